@@ -4,22 +4,13 @@ A tool that is missing skips the test on a developer's machine and says so; with
 nothing is left out in silence.
 """
 
-import os
 import shutil
 from collections.abc import Iterator
-from typing import NoReturn
 
 import pytest
 
 from infra.consul.agent import ConsulAgent, ConsulUnavailable, binary
-
-
-def missing(tool: str, hint: str) -> NoReturn:
-    """Skip for want of a tool; fail instead where ``CI`` is set."""
-    message = f"needs {tool}: {hint}"
-    if os.environ.get("CI"):
-        pytest.fail(message, pytrace=False)
-    pytest.skip(message)
+from tests.support import missing
 
 
 @pytest.fixture(scope="session")

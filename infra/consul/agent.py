@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from infra.leash import leashed
+
 INSTALL = Path(__file__).with_name("install.sh")
 
 
@@ -39,6 +41,12 @@ def free_port(host: str = "127.0.0.1") -> int:
     with socket.socket() as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
+
+
+def is_free(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether nobody listens on this TCP port now."""
+    with socket.socket() as probe:
+        return probe.connect_ex((host, port)) != 0
 
 
 def _version(path: str) -> tuple[int, int]:
@@ -96,7 +104,7 @@ class ConsulAgent:
         with self.log.open("ab") as log:
             command = [path, "agent", "-config-file", str(self.directory / "config.json")]
             command += ["-data-dir", str(self.directory / "data")]
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+            self.process = subprocess.Popen(leashed(command), stdout=log, stderr=log, start_new_session=True)
         if wait > 0:
             self.wait_ready(wait)
         return self

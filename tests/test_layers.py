@@ -1,0 +1,128 @@
+"""The architecture, executed: arrows between modules point down only, and nothing goes round in a circle.
+
+``FLOORS`` lists each package's modules from the bottom up; a module may import its own floor and those below. What is
+not listed fails the test, so a new module has to be given its place.
+"""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = {  # who may import whom, besides themselves
+    "registry": set(),
+    "node": {"registry"},
+    "smartclient": {"registry"},
+    "infra": {"registry", "node", "smartclient"},
+}
+FLOORS: dict[str, list[set[str]]] = {
+    "registry": [
+        {"errors", "timing", "model"},
+        {"codec", "directory"},
+        {"watch", "static", "testing"},
+        {"consul", "registration"},
+        {"connect"},
+        {"embedded.durations", "embedded.catalog"},
+        {"embedded.checks"},
+        {"embedded.http"},
+        {"embedded"},
+        {"cli"},
+    ],
+    "node": [],
+    "smartclient": [],
+    "infra": [
+        {"leash"},
+        {"consul", "consul.agent"},
+        {"fleet"},
+        {"load"},
+        {"demo", "bench"},
+        {"bench.cli"},
+        {"cli"},
+    ],
+}
+
+
+def modules(package: str) -> dict[str, Path]:
+    """Every module of a package by its name below the package; the package's own ``__init__`` is left out."""
+    found = {}
+    for path in sorted((ROOT / package).rglob("*.py")):
+        parts = path.relative_to(ROOT / package).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        if name:
+            found[name] = path
+    return found
+
+
+def imports(path: Path) -> set[str]:
+    """The dotted names a file imports anywhere, also inside functions; ``from a import b`` gives ``a`` and ``a.b``."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names.add(str(node.module))
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_imports_only_packages_below_it(package: str) -> None:
+    forbidden = set(PACKAGES) - PACKAGES[package] - {package}
+    for name, path in modules(package).items():
+        used = {imported.partition(".")[0] for imported in imports(path)}
+        assert not used & forbidden, f"{package}.{name} imports {used & forbidden}"
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_module_has_its_floor(package: str) -> None:
+    listed = set().union(*FLOORS[package])
+    assert set(modules(package)) == listed
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_arrows_inside_a_package_point_down(package: str) -> None:
+    floor_of = {name: number for number, floor in enumerate(FLOORS[package]) for name in floor}
+    for name, path in modules(package).items():
+        for imported in imports(path):
+            below = imported.removeprefix(f"{package}.")
+            if imported.startswith(f"{package}.") and below in floor_of and below != name:
+                assert floor_of[below] <= floor_of[name], f"{package}.{name} imports {imported}, which is above it"
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_module_imports_itself_through_others(package: str) -> None:
+    known = modules(package)
+    graph = {
+        name: {
+            used
+            for imported in imports(path)
+            if (used := imported.removeprefix(f"{package}.")) in known and imported != used and used != name
+        }
+        for name, path in known.items()
+    }
+
+    def reach(start: str) -> set[str]:
+        seen: set[str] = set()
+        waiting = list(graph[start])
+        while waiting:
+            each = waiting.pop()
+            if each not in seen:
+                seen.add(each)
+                waiting.extend(graph[each])
+        return seen
+
+    circular = [name for name in graph if name in reach(name)]
+    assert not circular
+
+
+def test_the_embedded_registry_is_used_by_the_command_only() -> None:
+    users = {
+        f"{package}.{name}"
+        for package in PACKAGES
+        for name, path in modules(package).items()
+        if any(imported.startswith("registry.embedded") for imported in imports(path))
+        and not f"{package}.{name}".startswith("registry.embedded")
+    }
+    assert users == {"registry.cli"}
