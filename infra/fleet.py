@@ -158,8 +158,7 @@ class LocalFleet:
             self._registry.send(signal.SIGTERM)
             self._registry.wait()
         if self._agent is not None:
-            self._agent.stop()
-            shutil.rmtree(self._agent.directory, ignore_errors=True)
+            self._agent.remove()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def snapshot(self) -> dict[str, object]:

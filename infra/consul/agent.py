@@ -119,7 +119,7 @@ class ConsulAgent:
                 return
             time.sleep(0.05)
         tail = self.log.read_text(errors="replace").splitlines()[-3:]
-        self.stop()
+        self.remove()
         raise ConsulUnavailable(f"consul on {self.address} did not become ready: {' | '.join(tail)}")
 
     def get(self, path: str) -> Any:
@@ -152,6 +152,11 @@ class ConsulAgent:
         except subprocess.TimeoutExpired:
             self.kill()
 
+    def remove(self) -> None:
+        """Stop it and delete its folder."""
+        self.stop()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
     def wipe(self) -> None:
         """Forget the data directory, as a replaced disk would; only while stopped."""
         shutil.rmtree(self.directory / "data", ignore_errors=True)
@@ -160,14 +165,13 @@ class ConsulAgent:
         return self if self.process else self.start()
 
     def __exit__(self, *exception: object) -> None:
-        self.stop()
-        shutil.rmtree(self.directory, ignore_errors=True)
+        self.remove()
 
 
 def cluster(servers: int = 3, **config: Any) -> list[ConsulAgent]:
     """Return ``servers`` agents of one cluster on 127.0.0.1, .2, …, started, with a leader.
 
-    They share one set of port numbers, each on its own loopback address. The caller stops them.
+    They share one set of port numbers, each on its own loopback address. The caller removes them.
     """
     hosts = [f"127.0.0.{number + 1}" for number in range(servers)]
     ports = _base("127.0.0.1", free_port())["ports"]
@@ -186,7 +190,7 @@ def cluster(servers: int = 3, **config: Any) -> list[ConsulAgent]:
             member.wait_ready()
     except ConsulUnavailable:
         for member in members:
-            member.stop()
+            member.remove()
         raise
     return members
 

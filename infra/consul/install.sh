@@ -4,7 +4,7 @@
 # Looked for in this order:
 #   1. $CONSUL_BIN
 #   2. consul on PATH
-#   3. this project's cache (.cache/consul, or $TWOSTEP_CACHE/consul)
+#   3. the cache: consul/ in $TWOSTEP_CACHE, else the checkout's .cache, else the user's cache folder
 #   4. HashiCorp's release archive, pinned and checked by SHA-256
 #   5. Debian's package (bullseye: 1.8.7), from the mirror this machine's own apt sources name, unpacked into the cache
 # Exit status: 0 with the path on standard output; 1 with one line on standard error that says what to do.
@@ -14,7 +14,9 @@ release=1.21.5
 debian_sha256=e4e888bba104daba1d9161f49bfc52649a7e4efd45b1a7ead5bc54f2cb9c89d9 # consul 1.8.7+dfsg1-2+b3, amd64
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-cache=${TWOSTEP_CACHE:-$(cd "$here/../.." && pwd)/.cache}/consul
+top=$(cd "$here/../.." && pwd)
+if [ -f "$top/pyproject.toml" ]; then checkout_cache=$top/.cache; fi # installed: the user's own cache folder
+cache=${TWOSTEP_CACHE:-${checkout_cache:-${XDG_CACHE_HOME:-$HOME/.cache}/twostep}}/consul
 python=$(command -v python3.11 || command -v python3 || true)
 
 note() { printf 'consul: %s\n' "$*" >&2; }
