@@ -6,6 +6,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
+# Debian tells root's make to help itself; everybody else is told what to install.
+apt = { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get -qq update && apt-get -qq install -y $(1) >/dev/null; }
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check format bench clean
 
@@ -15,8 +18,8 @@ help: ## show this list
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 	  { echo "twostep needs Python 3.11 or newer as '$(PYTHON)'; set PYTHON=/path/to/python3.11" >&2; exit 1; }
-	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
-	  echo "Python's venv module is missing; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || { rm -rf $(VENV); $(call apt,python3-venv) && $(PYTHON) -m venv $(VENV); } || \
+	  { rm -rf $(VENV); echo "Python's venv module is missing; on Debian: apt-get install python3-venv" >&2; exit 1; }
 
 # Stamps make a second run quick: they are renewed when the dependency lists change.
 $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
@@ -35,7 +38,8 @@ demo: $(VENV)/.demo ## the main job: train, start a registry and three nodes, cl
 	@$(BIN)/twostep demo --kill-one $(ARGS)
 
 test: $(VENV)/.dev ## every test, installing what they need (a real Consul included)
-	@infra/consul/install.sh >/dev/null
+	@command -v curl >/dev/null || $(call apt,curl) || echo "curl is missing: the tests that use it will say so" >&2
+	@infra/consul/install.sh >/dev/null || echo "no Consul: the tests that use one will say so" >&2
 	@$(BIN)/python -m pytest $(ARGS)
 
 check: $(VENV)/.dev ## ruff and mypy, both strict

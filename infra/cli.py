@@ -64,7 +64,7 @@ class Commands(click.Group):
 @click.command(cls=Commands)
 @click.version_option(package_name="twostep")
 def main() -> None:
-    r"""Serve machine-learning models from many machines without a proxy.
+    """Serve machine-learning models from many machines without a proxy.
 
     Nodes register in Consul; a client looks the healthy ones up, then sends each request straight to one of them.
 

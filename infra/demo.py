@@ -27,6 +27,7 @@ from infra.load import Tally, choose, classify_all
 from smartclient import AsyncSmartClient
 
 SERVICE = "digits"
+REGISTRIES = {"embedded": "Starting the embedded registry", "consul": "Starting a real Consul agent"}
 CONCURRENCY = 8
 WATCHED_SECONDS = 5.0  # how long the killed node may take to show as such: check interval and time-out with room
 
@@ -56,8 +57,7 @@ class Demo:
         """Do all of it; ``announce`` gets the numbers. Returns whether no request failed."""
         self._train_if_needed()
         with LocalFleet(registry=self.plan.registry, port=self._port()) as fleet:
-            with self._step(f"Starting {self._registry_name()}"):
-                fleet.start_registry()
+            await self._start_registry(fleet)
             await self._start_nodes(fleet)
             report = await self._classify(fleet)
             announce(report)
@@ -66,7 +66,7 @@ class Demo:
                 await self._stay(fleet)
             with self._step("Stopping the fleet"):
                 fleet.stop()
-        return report["failed"] == 0
+        return not report["failures"]
 
     def _train_if_needed(self) -> None:
         if self.plan.model.exists():
@@ -77,9 +77,19 @@ class Demo:
         if subprocess.run(command, stdout=sys.stderr, check=False).returncode != 0:
             raise FleetError("training failed, see above")
 
+    async def _start_registry(self, fleet: LocalFleet) -> None:
+        with self._step(REGISTRIES.get(self.plan.registry, f"Using the registry at {self.plan.registry}")):
+            fleet.start_registry()
+            already = (await fleet.wait_passing(SERVICE, 0)).instances
+        if already:
+            raise FleetError(
+                f"{self.plan.registry} lists {len(already)} running {SERVICE} already, and the demo would count their"
+                " answers as its own; stop them, or use another registry"
+            )
+
     async def _start_nodes(self, fleet: LocalFleet) -> None:
         names = [f"{SERVICE}-{number + 1}" for number in range(self.plan.nodes)]
-        with self._step(f"Starting {len(names)} nodes, each loads TensorFlow and warms up"):
+        with self._step(f"Starting {', '.join(names)}: each loads TensorFlow and warms up"):
             for name in names:
                 fleet.start_node(name, self.plan.model, "--name", SERVICE, "--check-interval", "1")
             seen = await fleet.wait_passing(SERVICE, len(names))
@@ -151,11 +161,6 @@ class Demo:
         """8500 when the fleet stays up and nobody has it: then the commands need no --registry."""
         return 8500 if self.plan.stay and is_free(8500) else None
 
-    def _registry_name(self) -> str:
-        return {"embedded": "the embedded registry", "consul": "a real Consul agent"}.get(
-            self.plan.registry, f"nothing: using the registry at {self.plan.registry}"
-        )
-
     @contextmanager
     def _step(self, words: str) -> Iterator[None]:
         if self.console.is_terminal:
@@ -168,7 +173,8 @@ class Demo:
 
 def print_table(report: dict[str, Any], console: Console) -> None:
     """The numbers for people: which node answered what, then one sentence."""
-    table = Table("node", "images", title="Which node answered what")
+    console.print("\nWhich node answered what:")
+    table = Table("node", "images")
     table.columns[1].justify = "right"
     for node, count in report["by_node"].items():
         note = "  killed in the middle" if node == report.get("killed") else ""
@@ -181,6 +187,7 @@ def print_table(report: dict[str, Any], console: Console) -> None:
             f"{report['requests']} requests, [bold]{report['failed']} failed[/bold], {report['retried']} tried again on"
             f" another node; accuracy {report['accuracy']:.1%}; p50 {report['p50_ms']} ms, p99 {report['p99_ms']} ms",
             highlight=False,
+            soft_wrap=True,
         )
 
 
@@ -216,7 +223,7 @@ def demo(
     once: bool,
     as_json: bool,
 ) -> None:
-    r"""Run the main job on this machine: a registry, nodes, images, and a count of who answered what.
+    """Run the main job on this machine: a registry, nodes, images, and a count of who answered what.
 
     Exit status 1 when a request failed.
 

@@ -102,7 +102,11 @@ class LocalFleet:
         return self.nodes[name]
 
     async def wait_passing(self, service: str, count: int, *, seconds: float = 120.0) -> Snapshot:
-        """Wait until the registry lists ``count`` passing instances. Raises ``FleetError``, with the reason."""
+        """Wait until the registry lists ``count`` passing instances (0: until it answers).
+
+        Raises ``FleetError`` with the reason, and ``RegistryError`` at once when a registry that was not started
+        here does not answer: its absence is the user's to mend.
+        """
         directory = connect(self.address)
         give_up = time.monotonic() + seconds
         last = "no answer yet"
@@ -113,7 +117,7 @@ class LocalFleet:
                     seen = await directory.lookup(service)
                 except RegistryError as error:
                     if self._registry is None and self._agent is None:
-                        raise  # somebody else's registry: its absence is the user's to mend, now
+                        raise
                     last = str(error)
                 else:
                     if len(seen.instances) >= count:

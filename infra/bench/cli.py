@@ -11,7 +11,7 @@ from infra.bench import start as start_bench
 
 @click.group()
 def bench() -> None:
-    r"""Measure, side by side in one run, and print medians and ratios.
+    """Measure, side by side in one run, and print medians and ratios.
 
     \b
     Example:
@@ -25,7 +25,7 @@ def bench() -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 def start(*, rounds: int, as_json: bool) -> None:
-    r"""Compare reloading the model per image, loading it once, and a node; and the client with bare aiohttp.
+    """Compare reloading the model per image, loading it once, and a node; and the client with bare aiohttp.
 
     \b
     Example:
