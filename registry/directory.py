@@ -4,7 +4,7 @@
 registry also answers) and ``static`` are the implementations.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from typing import Protocol
 
 import msgspec
@@ -69,12 +69,16 @@ class WatchStatus(msgspec.Struct, frozen=True, kw_only=True):
     last_error: str = ""
 
 
-class Watch(AsyncIterator[Snapshot], Protocol):
+class Watch(Protocol):
     """An endless iterator of snapshots: the first good one, then one for each real change.
 
     It never raises for an outage: it waits, asks again and keeps quiet; ``status()`` tells. ``aclose()`` ends it, and
     so does cancelling the task that awaits it.
     """
+
+    def __aiter__(self) -> AsyncIterator[Snapshot]: ...
+
+    def __anext__(self) -> Awaitable[Snapshot]: ...
 
     def status(self) -> WatchStatus:
         """How it is doing now."""

@@ -72,10 +72,14 @@ class TokenBucket:
         self._level = float(burst)
         self._updated: float | None = None
 
-    def take(self, now: float) -> float:
-        """Take one token and return the seconds to wait until it is due (0 when there was one)."""
+    def take(self, now: float, interval: float | None = None) -> float:
+        """Take one token and return the seconds to wait until it is due (0 when there was one).
+
+        ``interval``: from now on refill at this pace instead.
+        """
         if self._updated is not None:
             self._level = min(self._burst, self._level + (now - self._updated) / self._interval)
+        self._interval = interval or self._interval
         self._updated = now
         self._level -= 1.0
         return max(0.0, -self._level * self._interval)

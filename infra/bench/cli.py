@@ -38,19 +38,22 @@ def start(*, rounds: int, as_json: bool) -> None:
 
 def _text(result: dict[str, Any]) -> str:
     rates = result["images_per_s"]
-    client = result["client"]
+    nodes, echo = result["client"]["nodes"], result["client"]["echo"]
     title = (
         f"{result['machine']['cores']} cores, Python {result['machine']['python']}; MobileNetV2, JPEGs of"
-        f" {result['image_kb']} kB, {start_bench.CONCURRENCY} at a time; medians of {len(client['ratios'])} rounds"
+        f" {result['image_kb']} kB, {start_bench.CONCURRENCY} at a time; medians of {len(nodes['ratios'])} rounds"
     )
     lines = [
         title,
         f"  a script that reloads the model per image  {rates['reload_per_image']:8.2f} images/s",
         f"  a script that loads it once, one by one    {rates['loaded_once']:8.2f} images/s",
         f"  the node                                   {rates['node']:8.2f} images/s",
-        "three nodes with the digits model, the same URLs",
-        f"  bare aiohttp, rotating                     {client['bare_aiohttp_per_s']:8.0f} requests/s",
-        f"  the smart client                           {client['smart_per_s']:8.0f} requests/s",
-        f"  smart client / bare aiohttp                {client['ratio']:8.3f} (median of the rounds' ratios)",
     ]
+    for words, rates in (("nodes with the digits model", nodes), ("servers that only echo", echo)):
+        lines += [
+            f"three {words}, the same URLs, requests/s",
+            f"  bare aiohttp, rotating                     {rates['bare_aiohttp_per_s']:8.0f}",
+            f"  the smart client                           {rates['smart_per_s']:8.0f}",
+            f"  smart client / bare aiohttp                {rates['ratio']:8.3f}   (median of the rounds' ratios)",
+        ]
     return "\n".join(lines)

@@ -12,7 +12,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self, cast
@@ -113,35 +114,62 @@ async def _serving(folder: Path, effort: Effort, say: Callable[[str], None]) -> 
 
 
 async def _client(digits: Path, effort: Effort, say: Callable[[str], None]) -> dict[str, Any]:
-    """Requests per second of the smart client and of bare aiohttp rotating over the same three nodes."""
+    """The smart client beside bare aiohttp, both rotating over the same three servers."""
     bodies = [path.read_bytes() for path in choose(digits / "samples", 100)]
-    smart: list[float] = []
-    bare: list[float] = []
     with LocalFleet() as fleet:
         fleet.start_registry()
         for number in range(3):
             fleet.start_node(f"digits-{number + 1}", digits)
-        urls = [f"{each.url}/classify" for each in (await fleet.wait_passing("digits", 3)).instances]
-        connector = aiohttp.TCPConnector(limit=0)
-        async with (
-            AsyncSmartClient("digits", registry=fleet.address) as client,
-            aiohttp.ClientSession(connector=connector) as session,
-        ):
-            await _classify(client, bodies, 200)
-            await _bare(session, urls, bodies, 200)
-            for number in range(effort.rounds):
-                say(f"client, round {number + 1} of {effort.rounds}")
-                smart.append(await _classify(client, bodies, effort.client))
-                bare.append(await _bare(session, urls, bodies, effort.client))
+        urls = [each.url for each in (await fleet.wait_passing("digits", 3)).instances]
+        nodes = await _beside(effort, say, service="digits", registry=fleet.address, urls=urls, bodies=bodies)
+    with ExitStack() as servers:
+        urls = [servers.enter_context(_echo()) for _ in range(3)]
+        address = "static://" + ",".join(url.removeprefix("http://") for url in urls)
+        echo = await _beside(effort, say, service="echo", registry=address, urls=urls, bodies=bodies)
+    return {"client": {"nodes": nodes, "echo": echo}}
+
+
+async def _beside(
+    effort: Effort,
+    say: Callable[[str], None],
+    *,
+    service: str,
+    registry: str,
+    urls: Sequence[str],
+    bodies: Sequence[bytes],
+) -> dict[str, Any]:
+    smart: list[float] = []
+    bare: list[float] = []
+    connector = aiohttp.TCPConnector(limit=0)
+    async with (
+        AsyncSmartClient(service, registry=registry) as client,
+        aiohttp.ClientSession(connector=connector) as session,
+    ):
+        await _classify(client, bodies, 200)  # connections made, not counted
+        await _bare(session, urls, bodies, 200)
+        for number in range(effort.rounds):
+            say(f"client over {service}, round {number + 1} of {effort.rounds}")
+            smart.append(await _classify(client, bodies, effort.client))
+            bare.append(await _bare(session, urls, bodies, effort.client))
     ratios = [ours / theirs for ours, theirs in zip(smart, bare, strict=True)]
     return {
-        "client": {
-            "smart_per_s": round(statistics.median(smart)),
-            "bare_aiohttp_per_s": round(statistics.median(bare)),
-            "ratio": round(statistics.median(ratios), 3),
-            "ratios": [round(ratio, 3) for ratio in ratios],
-        }
+        "smart_per_s": round(statistics.median(smart)),
+        "bare_aiohttp_per_s": round(statistics.median(bare)),
+        "ratio": round(statistics.median(ratios), 3),
+        "ratios": [round(ratio, 3) for ratio in ratios],
     }
+
+
+@contextmanager
+def _echo() -> Iterator[str]:
+    """One echo server; its URL."""
+    command = leashed([sys.executable, "-P", "-m", "infra.bench.echo"])
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        yield cast("IO[str]", process.stdout).readline().strip()
+    finally:
+        process.kill()
+        process.communicate()
 
 
 async def _classify(client: AsyncSmartClient, bodies: Sequence[bytes], count: int) -> float:
@@ -155,7 +183,7 @@ async def _bare(session: aiohttp.ClientSession, urls: Sequence[str], bodies: Seq
     rotation = itertools.cycle(urls)
 
     async def one(body: bytes) -> None:
-        async with session.post(next(rotation), data=body) as reply:
+        async with session.post(f"{next(rotation)}/classify", data=body) as reply:
             reply.raise_for_status()
             await reply.json()
 

@@ -1,0 +1,197 @@
+"""The embedded registry answers as Consul does: the same requests to both, and what the first says the second says.
+
+The embedded one may say less (no service mesh, no machine statistics) and never something else. Where Consul's own
+versions differ, the newer way is accepted.
+"""
+
+import asyncio
+import json
+import os
+from dataclasses import dataclass
+
+import aiohttp
+import pytest
+
+from registry.embedded import EmbeddedRegistry
+
+pytestmark = pytest.mark.consul
+
+S = f"api-{os.getpid()}"
+HTTP = {"HTTP": "http://127.0.0.1:1/", "Interval": "1h", "Status": "passing"}
+FULL = {
+    "ID": f"{S}-1", "Name": S, "Address": "10.0.0.1", "Port": 9001, "Tags": ["x", "y"], "Meta": {"zone": "a"},
+    "Weights": {"Passing": 10, "Warning": 2}, "Check": HTTP | {"CheckID": f"service:{S}-1", "Notes": "n"},
+    "TaggedAddresses": {"wan": {"Address": "1.2.3.4", "Port": 80}},
+}  # fmt: skip
+# What belongs to the machine, the moment or the version, and not to the interface.
+VOLATILE = {"Node", "NodeMeta", "CreateIndex", "ModifyIndex", "Output", "ContentHash", "Config", "Member", "Stats",
+            "DebugConfig", "Definition", "Type"}  # fmt: skip
+
+
+@dataclass
+class Step:
+    """One request; ``newer``: the status newer versions of Consul give, where this one's agent gives another."""
+
+    method: str
+    path: str
+    body: object = None
+    newer: int | None = None
+
+    def __str__(self):
+        return f"{self.method} {self.path}"
+
+
+def get(path):
+    return Step("GET", path)
+
+
+def put(path, body=None, newer=None):
+    return Step("PUT", path, body, newer)
+
+
+MINE = f"/v1/health/service/{S}"
+SCRIPT = [
+    get(MINE),
+    put("/v1/agent/service/register", FULL),
+    put("/v1/agent/service/register", {"name": S, "id": f"{S}-2", "port": 9002, "checks": [{"ttl": "1h"}, HTTP]}),
+    put("/v1/agent/service/register", {"Name": S, "ID": f"{S}-3", "Port": 9003}),
+    get(MINE),
+    get(f"{MINE}?passing"),
+    get(f"{MINE}?passing=false"),
+    get(f"{MINE}?passing&tag=x&tag=y"),
+    get(f"{MINE}?tag=x&tag=none"),
+    get(MINE.upper().replace("/V1/HEALTH/SERVICE", "/v1/health/service")),
+    get(f"/v1/catalog/service/{S}"),
+    get(f"/v1/catalog/service/{S}?tag=y"),
+    get(f"/v1/health/checks/{S}"),
+    get(f"/v1/agent/service/{S}-1"),
+    get(f"/v1/agent/service/{S}-9"),
+    get(f"/v1/agent/health/service/id/{S}-1?format=json"),
+    get(f"/v1/agent/health/service/id/{S}-2?format=json"),
+    get(f"/v1/agent/health/service/id/{S}-9?format=json"),
+    put(f"/v1/agent/check/pass/service:{S}-2:1?note=hello"),
+    put(f"/v1/agent/check/pass/service:{S}-1"),
+    put(f"/v1/agent/check/pass/service:{S}-9", newer=404),
+    get(f"{MINE}?passing"),
+    put(f"/v1/agent/check/warn/service:{S}-2:1"),
+    get(f"/v1/agent/health/service/id/{S}-2?format=json"),
+    put(f"/v1/agent/check/update/service:{S}-2:1", {"Status": "critical", "Output": "o"}),
+    put(f"/v1/agent/check/update/service:{S}-2:1", {"Status": "odd"}),
+    get(MINE),
+    put(f"/v1/agent/service/maintenance/{S}-1?enable=true&reason=why"),
+    put(f"/v1/agent/service/maintenance/{S}-1"),
+    put(f"/v1/agent/service/maintenance/{S}-1?enable=maybe"),
+    put(f"/v1/agent/service/maintenance/{S}-9?enable=true"),
+    get(MINE),
+    get(f"/v1/agent/health/service/id/{S}-1?format=json"),
+    put("/v1/agent/service/register", FULL),
+    get(MINE),
+    put("/v1/agent/service/register?replace-existing-checks=true", FULL),
+    get(MINE),
+    put("/v1/agent/check/register", {"Name": f"{S}-extra", "TTL": "1h", "ServiceID": f"{S}-3"}),
+    put("/v1/agent/check/register", {"Name": f"{S}-extra", "TTL": "1h", "ServiceID": f"{S}-9"}),
+    put("/v1/agent/check/register", {"TTL": "1h"}),
+    get(MINE),
+    put(f"/v1/agent/check/deregister/{S}-extra"),
+    get(MINE),
+    put("/v1/agent/service/register", {"ID": "x"}),
+    put("/v1/agent/service/register", {"Name": S, "Weights": {"Passing": 0}}),
+    put("/v1/agent/service/register", {"Name": S, "Meta": {"a b": ""}}),
+    put("/v1/agent/service/register", {"Name": S, "Bogus": 1}),
+    put("/v1/agent/service/register", {"Name": S, "Check": {"HTTP": "http://h/"}}),
+    put("/v1/agent/service/register", {"Name": S, "Check": {"TTL": "soon"}}),
+    put("/v1/agent/service/register", {"Name": S, "Check": {"TTL": "1h", "Status": "great"}}),
+    get(f"{MINE}?index=x"),
+    get(f"{MINE}?wait=x"),
+    get(f"{MINE}?dc=none"),
+    get("/v1/health/service/"),
+    Step("POST", "/v1/agent/service/register"),
+    *[put(f"/v1/agent/service/deregister/{S}-{number}") for number in (1, 2, 3)],
+    put(f"/v1/agent/service/deregister/{S}-9", newer=404),
+    get(MINE),
+    get(f"/v1/catalog/service/{S}"),
+    put(f"/v1/kv/{S}/a?flags=3", "text"),
+    put(f"/v1/kv/{S}/b/c", "more"),
+    put(f"/v1/kv/{S}/empty"),
+    put(f"/v1/kv/{S}/a?cas=0", "never"),
+    get(f"/v1/kv/{S}/a"),
+    get(f"/v1/kv/{S}/empty"),
+    get(f"/v1/kv/{S}/a?raw"),
+    get(f"/v1/kv/{S}/?recurse"),
+    get(f"/v1/kv/{S}/?keys"),
+    get(f"/v1/kv/{S}/?keys&separator=/"),
+    get(f"/v1/kv/{S}/none"),
+    get(f"/v1/kv/{S}/none?keys"),
+    get("/v1/kv/"),
+    Step("DELETE", f"/v1/kv/{S}/none"),
+    Step("DELETE", f"/v1/kv/{S}?recurse"),
+    get(f"/v1/kv/{S}/a"),
+    get("/v1/catalog/datacenters"),
+    get("/v1/no/such/thing"),
+]
+
+
+def differences(embedded, real, where=""):
+    """What the embedded registry says that Consul does not."""
+    if not embedded and not real:
+        return []  # null, [] and {} are one to every client
+    if isinstance(embedded, dict) and isinstance(real, dict):
+        return [
+            found
+            for key, value in embedded.items()
+            if key not in VOLATILE
+            for found in (differences(value, real[key], f"{where}.{key}") if key in real else [f"{where}.{key} is new"])
+        ]
+    if isinstance(embedded, list) and isinstance(real, list) and len(embedded) == len(real):
+        pairs = zip(embedded, real, strict=True)
+        return [found for n, (mine, its) in enumerate(pairs) for found in differences(mine, its, f"{where}[{n}]")]
+    return [] if embedded == real else [f"{where}: {embedded!r} and not {real!r}"]
+
+
+def meaning(text):
+    """JSON as it is, but for the order of checks and the id of the machine."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    if isinstance(value, dict) and isinstance(value.get("Checks"), list):
+        value["Checks"].sort(key=lambda check: check["CheckID"])
+    for entry in value if isinstance(value, list) else []:
+        if isinstance(entry, dict) and "Checks" in entry:
+            entry["Checks"].sort(key=lambda check: check["CheckID"])
+        elif isinstance(entry, dict) and "Node" in entry:
+            entry.pop("ID", None)
+    return value
+
+
+async def say(session, step):
+    body = step.body if isinstance(step.body, str | None) else json.dumps(step.body)
+    async with session.request(step.method, step.path, data=body) as reply:
+        return reply.status, {name.lower() for name in reply.headers}, await reply.text()
+
+
+async def test_the_embedded_registry_answers_as_consul_does(consul_agent):
+    wrong = []
+    async with (
+        EmbeddedRegistry() as embedded,
+        aiohttp.ClientSession(f"http://{embedded.address}") as mine,
+        aiohttp.ClientSession(f"http://{consul_agent.address}") as its,
+    ):
+        for step in SCRIPT:
+            status, headers, text = await say(mine, step)
+            # An agent takes its own time to tell the catalog.
+            for _ in range(40):
+                real_status, real_headers, real_text = await say(its, step)
+                if status == real_status and not (status == 200 and differences(meaning(text), meaning(real_text))):
+                    break
+                if step.method != "GET":
+                    break
+                await asyncio.sleep(0.05)
+            if status not in {real_status, step.newer}:
+                wrong.append(f"{step}: {status} and not {real_status}: {text!r}, {real_text!r}")
+            elif status == 200 == real_status:
+                wrong += [f"{step}: {found}" for found in differences(meaning(text), meaning(real_text))]
+            missing = {name for name in real_headers - headers if name.startswith("x-consul")}
+            if status == real_status < 500 and missing - {"x-consul-reason", "x-consul-contenthash"}:
+                wrong.append(f"{step}: lacks {missing}")
+    assert not wrong, "\n".join(wrong)
