@@ -54,7 +54,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """One service at one moment, instances ordered by id.
 
     ``fetched_at`` is seconds since the epoch; ``stale_for`` is how many seconds the answering server had been out of
-    touch with its leader; ``suspect`` marks a list that was kept although a newer, implausible one had come in.
+    touch with its leader.
     """
 
     service: str
@@ -62,7 +62,6 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     instances: tuple[Instance, ...]
     fetched_at: float
     stale_for: float = 0.0
-    suspect: bool = False
     source: str = ""
 
 

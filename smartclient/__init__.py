@@ -1,1 +1,23 @@
-"""."""
+"""Step 1 cached and watched, step 2 direct: call the nodes of a service, from asyncio or from threads."""
+
+from smartclient.client import AsyncSmartClient, Classified
+from smartclient.errors import BadAnswer, BadInput, CallFailed, ClientError, DeadlineExceeded, NoEndpoints, RegistryGone
+from smartclient.inference import Classification, Prediction
+from smartclient.response import Response
+from smartclient.sync import SmartClient
+
+__all__ = [
+    "AsyncSmartClient",
+    "BadAnswer",
+    "BadInput",
+    "CallFailed",
+    "Classification",
+    "Classified",
+    "ClientError",
+    "DeadlineExceeded",
+    "NoEndpoints",
+    "Prediction",
+    "RegistryGone",
+    "Response",
+    "SmartClient",
+]

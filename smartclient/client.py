@@ -1,0 +1,259 @@
+"""``AsyncSmartClient``: look a service up once, watch it, and send each request straight to one of its nodes.
+
+The façade: it constructs the parts (cache, balancer, transport, caller) and wires them; each decision is theirs. One
+client is for one service and one event loop; making one sends nothing. ``close()`` (or ``async with``) gives back the
+watch and the connections; a ``Directory`` or ``Transport`` that was handed in is left open for its owner.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping
+from contextlib import aclosing
+from typing import Any, Self, TypedDict, Unpack
+from urllib.parse import urlencode
+
+import msgspec
+
+from registry.connect import connect
+from registry.directory import Directory
+from registry.errors import RegistryError
+from registry.timing import Clock, SystemClock
+from smartclient import inference
+from smartclient.aiohttp_transport import AiohttpTransport
+from smartclient.balancer import Balancer
+from smartclient.breaker import EjectionRule
+from smartclient.cache import DiscoveryCache
+from smartclient.call import CONNECT_TIMEOUT, Caller, Done
+from smartclient.errors import BadOption, ClientClosed, ClientError, RegistryGone
+from smartclient.inference import Classification, Image
+from smartclient.many import in_parallel
+from smartclient.policies.select import DEFAULT, named
+from smartclient.policy import Policy
+from smartclient.response import Response
+from smartclient.retry import RetryRule
+from smartclient.transport import Request, Transport
+
+
+class Classified(msgspec.Struct, frozen=True, kw_only=True):
+    """One image of ``classify_many``: its result, or the error it failed with."""
+
+    image: Image
+    result: Classification | None = None
+    error: ClientError | None = None
+
+
+class ClientOptions(TypedDict, total=False):
+    """Keyword options of both clients; see ``AsyncSmartClient``."""
+
+    policy: str | Policy
+    timeout: float
+    attempts: int
+    ejection: EjectionRule | None
+    transport: Transport | None
+    clock: Clock | None
+    rng: random.Random | None
+
+
+class RequestOptions(TypedDict, total=False):
+    """Keyword options of ``request``, ``get`` and ``post``; see ``AsyncSmartClient.request``."""
+
+    params: Mapping[str, str | int | float] | None
+    headers: Mapping[str, str] | None
+    data: bytes | str | None
+    json: Any
+    timeout: float | None
+    idempotent: bool | None
+
+
+class AsyncSmartClient:
+    """A client of one service.
+
+    ``registry``: an address (``consul://host:port``, ``static://host:port,host:port``) or a ``Directory``; None takes
+    TWOSTEP_REGISTRY, then Consul's own variables, then the agent on this machine. ``timeout``: seconds for a whole
+    call, retries included. ``attempts``: the most nodes one call tries. Raises ``BadOption``.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        registry: str | Directory | None = None,
+        *,
+        policy: str | Policy = DEFAULT,
+        timeout: float = 30.0,
+        attempts: int = 3,
+        ejection: EjectionRule | None = None,
+        transport: Transport | None = None,
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        if timeout <= 0 or attempts < 1:
+            raise BadOption(f"timeout={timeout} and attempts={attempts}: both must be above 0")
+        clock, rng = clock or SystemClock(), rng or random.Random()
+        self.service = service
+        self._timeout = timeout
+        self._closed = False
+        self._own_directory = registry is None or isinstance(registry, str)
+        self._own_transport = transport is None
+        self._directory = _directory(registry, clock, rng)
+        self._transport = transport or AiohttpTransport(connect_within=CONNECT_TIMEOUT)
+        self._balancer = Balancer(
+            named(policy) if isinstance(policy, str) else policy,
+            service=service,
+            source=self._directory.source,
+            clock=clock,
+            rng=rng,
+            ejection=ejection,
+        )
+        self._cache = DiscoveryCache(self._directory, service, self._balancer.update, clock=clock, rng=rng)
+        self._caller = Caller(
+            self._balancer, self._transport, service=service, clock=clock, rng=rng, rule=RetryRule(attempts=attempts)
+        )
+
+    async def ready(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the whole call's deadline
+        """Look the service up now instead of at the first call.
+
+        Raises ``RegistryGone``, ``RegistryRefused``, or ``NoEndpoints`` when nobody could take a request.
+        """
+        await self._listed(timeout or self._timeout)
+        self._balancer.ensure_any()
+
+    async def classify(
+        self,
+        image: Image,
+        *,
+        top: int = 5,
+        timeout: float | None = None,  # noqa: ASYNC109 - the whole call's deadline
+    ) -> Classification:
+        """Classify one image: a path, encoded bytes, or an open binary file.
+
+        Retried on other nodes when one fails, for asking twice does no harm. Raises ``BadInput`` when the image is at
+        fault, else what ``request`` raises, ``CallFailed`` also for a refusal by the last node asked.
+        """
+        body = image if isinstance(image, bytes) else await inference.read(image)
+        request = inference.encode(body, top)
+        return inference.decode(await self._call(request, timeout, idempotent=True), self.service)
+
+    async def classify_many(
+        self,
+        images: Iterable[Image] | AsyncIterable[Image],
+        *,
+        top: int = 5,
+        timeout: float | None = None,  # noqa: ASYNC109 - each call's deadline
+        concurrency: int = 16,
+    ) -> AsyncGenerator[Classified, None]:
+        """Classify any number of images, ``concurrency`` at a time, yielding each as it is done.
+
+        ``images`` is read as needed, so memory stays bounded. A failed image carries its error; the others go on.
+        """
+
+        async def one(image: Image) -> Classified:
+            try:
+                return Classified(image=image, result=await self.classify(image, top=top, timeout=timeout))
+            except ClientError as error:
+                return Classified(image=image, error=error)
+
+        async with aclosing(in_parallel(images, one, concurrency)) as results:
+            async for each in results:
+                yield each
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str | int | float] | None = None,
+        headers: Mapping[str, str] | None = None,
+        data: bytes | str | None = None,
+        json: Any = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - the whole call's deadline
+        idempotent: bool | None = None,
+    ) -> Response:
+        """Send any HTTP request to one of the service's nodes and return its answer, whatever the status.
+
+        Once sent, it is sent again (to another node) only when ``idempotent``; None takes that from the method: GET,
+        HEAD, PUT, DELETE and OPTIONS are. Redirects are returned, not followed. Raises ``NoEndpoints``,
+        ``CallFailed`` with every attempt when no node answered, ``DeadlineExceeded``, and on first use
+        ``RegistryGone`` or ``RegistryRefused``.
+        """
+        target = path if path.startswith("/") else f"/{path}"
+        if params:
+            target += ("&" if "?" in target else "?") + urlencode(params)
+        fields = dict(headers or {})
+        if json is not None:
+            if data is not None:
+                raise BadOption("give data or json, not both")
+            data = _to_json(json)
+            fields.setdefault("Content-Type", "application/json")
+        body = data.encode() if isinstance(data, str) else data or b""
+        request = Request(method=method.upper(), target=target, headers=fields, body=body)
+        return Response.of(await self._call(request, timeout, idempotent=idempotent))
+
+    async def get(self, path: str, **options: Unpack[RequestOptions]) -> Response:
+        """GET ``path``; options as for ``request``."""
+        return await self.request("GET", path, **options)
+
+    async def post(self, path: str, **options: Unpack[RequestOptions]) -> Response:
+        """POST to ``path``; options as for ``request``. Sent again after a lost connection only when ``idempotent``."""
+        return await self.request("POST", path, **options)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the observable state: list and its age, endpoints, calls and retries, connections."""
+        return {
+            "service": self.service,
+            "closed": self._closed,
+            "discovery": self._cache.snapshot(),
+            "balancer": self._balancer.snapshot(),
+            "calls": self._caller.snapshot(),
+            "transport": self._transport.snapshot(),
+        }
+
+    async def close(self) -> None:
+        """End the watch and close connections; calls under way fail. Closing twice is fine."""
+        if self._closed:
+            return
+        self._closed = True
+        await self._cache.close()
+        if self._own_transport:
+            await self._transport.close()
+        if self._own_directory:
+            await self._directory.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.close()
+
+    async def _call(self, request: Request, within: float | None, *, idempotent: bool | None) -> Done:
+        seconds = self._timeout if within is None else within
+        if seconds <= 0:
+            raise BadOption(f"timeout={seconds}: it must be above 0")
+        if self._cache.current is None or self._closed:
+            await self._listed(seconds)
+        return await self._caller.call(request, within=seconds, idempotent=idempotent)
+
+    async def _listed(self, seconds: float) -> None:
+        if self._closed:
+            raise ClientClosed(f"this client of {self.service!r} is closed; make another one")
+        try:
+            async with asyncio.timeout(seconds):
+                await self._cache.load()
+        except TimeoutError as error:
+            said = f"{self._directory.source} said nothing within {seconds:g} s"
+            raise RegistryGone(f"cannot look {self.service!r} up: {said}") from error
+
+
+def _directory(registry: str | Directory | None, clock: Clock, rng: random.Random) -> Directory:
+    if registry is not None and not isinstance(registry, str):
+        return registry
+    try:
+        return connect(registry, clock=clock, rng=rng)
+    except RegistryError as error:
+        raise BadOption(str(error)) from error
+
+
+def _to_json(value: Any) -> bytes:
+    try:
+        return msgspec.json.encode(value)
+    except (TypeError, ValueError) as error:
+        raise BadOption(f"json cannot be encoded: {error}") from error

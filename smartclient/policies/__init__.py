@@ -1,0 +1,1 @@
+"""Ways to choose the next endpoint; ``select.named`` finds one by its name."""
