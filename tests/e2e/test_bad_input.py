@@ -119,7 +119,7 @@ def test_a_failed_image_is_named_with_its_reason_and_the_others_are_answered(
     lines = {Path(line["image"]).name: line for line in map(json.loads, done.stdout.splitlines())}
     assert lines[good.name]["label"] == "3"
     assert "image" in lines["broken.png"]["error"]
-    assert "No such file" in lines["absent.png"]["error"]
+    assert "no such file" in lines["absent.png"]["error"]
 
 
 def test_an_unknown_service_is_one_line(fleet: LocalFleet, run: Run, digits_model: Path) -> None:

@@ -1,0 +1,68 @@
+"""What a node asks of its machine: how many cores it may use, a port to listen on, an address to be found at.
+
+None of this waits or sends anything.
+"""
+
+import errno
+import os
+import socket
+
+from node.errors import NodeError, PortInUse
+
+# Connections the kernel holds while the loop is busy; Linux cuts it to net.core.somaxconn.
+BACKLOG = 1024
+# An address nobody has (RFC 5737, TEST-NET-1): the route towards it is the default route.
+_ELSEWHERE = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
+_WILDCARDS = ("0.0.0.0", "::", "")  # noqa: S104 - recognised here, not bound
+
+
+def cores() -> int:
+    """How many cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Bind a TCP socket (port 0: any free one), ready to be served. Raises ``PortInUse`` and ``NodeError``."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+        sock.listen(BACKLOG)
+        sock.setblocking(False)
+    except OSError as error:
+        sock.close()
+        if error.errno == errno.EADDRINUSE:
+            raise PortInUse(f"port {port} on {host} is in use; choose another with --port, or 0 for any") from error
+        raise NodeError(f"cannot listen on {host} port {port}: {error.strerror or error}") from error
+    except OverflowError as error:
+        sock.close()
+        raise NodeError(f"{port} is no port; give one from 0 to 65535") from error
+    return sock
+
+
+def advertised(host: str, registry: str) -> str:
+    """Return the address others reach this node at: ``host``, or for a wildcard the one this machine would send from.
+
+    ``registry`` is the registry's host. A registry on this machine says nothing about the way others come, so the
+    default route decides then; without any route the loopback address remains.
+    """
+    if host not in _WILDCARDS:
+        return host
+    family = socket.AF_INET6 if host == "::" else socket.AF_INET
+    source = _source_address(family, registry) if registry else ""
+    if not source or source.startswith("127.") or source == "::1":
+        source = _source_address(family, _ELSEWHERE[family])
+    return source or ("::1" if family == socket.AF_INET6 else "127.0.0.1")
+
+
+def _source_address(family: socket.AddressFamily, towards: str) -> str:
+    """Ask the routing table by connecting a UDP socket, which sends nothing."""
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((towards, 9))
+        except OSError:  # no route, or a name that does not resolve
+            return ""
+        return str(probe.getsockname()[0])

@@ -1,0 +1,1 @@
+"""What clients speak to a node: one module for each protocol over the same pipeline."""
