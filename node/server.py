@@ -7,6 +7,7 @@ in the order of ``lifecycle``, a second one hurries.
 """
 
 import asyncio
+import importlib.util
 import logging
 import random
 import signal
@@ -20,7 +21,7 @@ from aiohttp import web
 
 from node import machine
 from node.admission import Admission
-from node.errors import PortInUse
+from node.errors import MissingExtra, PortInUse
 from node.lifecycle import Lifecycle, State, Step, drain, drain_order
 from node.metrics import Metrics
 from node.models import ModelSource, locate, verify
@@ -68,8 +69,9 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
 class NodeServer:
     """A node in this process: ``start``, then ``drain`` (in the order of ``lifecycle``) or ``stop`` (at once).
 
-    Raises ``ModelError`` when made, before anything heavy is imported, if there is no model to serve. ``load`` and
-    ``directory`` stand in for TensorFlow and for the registry in tests.
+    Raises ``ModelError`` or ``MissingExtra`` when made, before anything heavy is imported, if there is no model to
+    serve or no TensorFlow to serve it with. ``load`` and ``directory`` stand in for TensorFlow and for the registry in
+    tests.
     """
 
     def __init__(
@@ -83,6 +85,8 @@ class NodeServer:
     ) -> None:
         self._clock = clock or SystemClock()
         self._rng = rng or random.Random()
+        if load is None and importlib.util.find_spec("tensorflow") is None:
+            raise MissingExtra("tensorflow", "node")
         self._source = locate(config.model, config.labels)
         self._config = config
         self._load = load or _tensorflow

@@ -149,8 +149,11 @@ async def _beside(
         await _bare(session, urls, bodies, 200)
         for number in range(effort.rounds):
             say(f"client over {service}, round {number + 1} of {effort.rounds}")
+            if number % 2:  # each goes first as often as the other
+                bare.append(await _bare(session, urls, bodies, effort.client))
             smart.append(await _classify(client, bodies, effort.client))
-            bare.append(await _bare(session, urls, bodies, effort.client))
+            if not number % 2:
+                bare.append(await _bare(session, urls, bodies, effort.client))
     ratios = [ours / theirs for ours, theirs in zip(smart, bare, strict=True)]
     return {
         "smart_per_s": round(statistics.median(smart)),

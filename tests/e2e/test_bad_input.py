@@ -70,7 +70,7 @@ def truncated_jpeg() -> bytes:
         pytest.param(lambda: b"", 400, "empty", "body", id="no body"),
         pytest.param(lambda: b"<html>no picture</html>", 422, "bad_image", "image", id="not an image"),
         pytest.param(truncated_jpeg, 422, "bad_image", "truncated", id="truncated JPEG"),
-        pytest.param(huge_png, 413, "too_large", "50000", id="50,000 x 50,000 PNG"),
+        pytest.param(huge_png, 413, "too_large", "50,000,000 pixels", id="50,000 x 50,000 PNG"),
         pytest.param(lambda: b"\xff" * 100_000_000, 413, "too_large", "MiB", id="100 MB body"),
     ],
 )
