@@ -4,7 +4,9 @@ SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
+# pip compiles with one core, this with all of them; files that are no Python 3 on purpose are none of our business.
+COMPILE := $(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null || true
 
 # Debian tells root's make to help itself; everybody else is told what to install.
 apt = { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get -qq update && apt-get -qq install -y $(1) >/dev/null; }
@@ -25,11 +27,13 @@ $(BIN)/python:
 $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing what the demo needs into $(VENV) (about a minute; TensorFlow is the large part)"
 	@$(PIP) --editable '.[demo]'
+	@$(COMPILE)
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing everything into $(VENV) (about two minutes; TensorFlow is the large part)"
 	@$(PIP) --editable '.[dev]'
+	@$(COMPILE)
 	@touch $(VENV)/.demo $@
 
 setup: $(VENV)/.dev ## virtual environment with everything installed
