@@ -51,11 +51,13 @@ class Demo:
     def __init__(self, plan: Plan, console: Console) -> None:
         self.plan = plan
         self.console = console
+        self.images: list[Path] = []
         self.killed: list[str] = []
 
     async def run(self, announce: Callable[[dict[str, Any]], None]) -> bool:
         """Do all of it; ``announce`` gets the numbers. Returns whether no request failed."""
         self._train_if_needed()
+        self.images = choose(self.plan.model / "samples", self.plan.images)
         with LocalFleet(registry=self.plan.registry, port=self._port()) as fleet:
             await self._start_registry(fleet)
             await self._start_nodes(fleet)
@@ -97,10 +99,9 @@ class Demo:
             self.console.print(f"  {instance.id} passing at {instance.url}")
 
     async def _classify(self, fleet: LocalFleet) -> dict[str, Any]:
-        images = choose(self.plan.model / "samples", self.plan.images)
         columns = (TextColumn("Classifying"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
         with Progress(*columns, console=self.console, disable=not self.console.is_terminal) as progress:
-            task = progress.add_task("images", total=len(images), rate="")
+            task = progress.add_task("images", total=len(self.images), rate="")
             began = time.monotonic()
 
             def show(tally: Tally) -> None:
@@ -109,7 +110,11 @@ class Demo:
 
             async with AsyncSmartClient(SERVICE, registry=fleet.address, policy="rotation") as client:
                 tally = await classify_all(
-                    client, images, concurrency=CONCURRENCY, on_answer=show, half_way=lambda: self._interfere(fleet)
+                    client,
+                    self.images,
+                    concurrency=CONCURRENCY,
+                    on_answer=show,
+                    half_way=lambda: self._interfere(fleet),
                 )
         report = tally.report(self.plan.registry)
         if self.plan.kill_one:

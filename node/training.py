@@ -7,6 +7,7 @@ scikit-learn's 1,797 scans of 8 x 8 (E. Alpaydin and C. Kaynak, UCI, 1998); a fi
 held out.
 """
 
+import contextlib
 import difflib
 import importlib.metadata
 import random
@@ -199,7 +200,8 @@ def _transfer_model(keras: Any, base: str, weights: str, size: int, classes: int
     module, build = _application(keras, base)
     known = weights if weights == "imagenet" else None
     try:
-        backbone = build(include_top=False, weights=known, input_shape=(size, size, 3), pooling="avg")
+        with contextlib.redirect_stdout(sys.stderr):  # Keras tells of its download there, among our own results
+            backbone = build(include_top=False, weights=known, input_shape=(size, size, 3), pooling="avg")
         if weights not in ("imagenet", "none"):
             backbone.load_weights(weights)
     except Exception as error:
