@@ -92,18 +92,12 @@ def health_of(checks: list[_Check] | None) -> Health:
     return _BY_SEVERITY[worst]
 
 
-def decode(body: bytes) -> tuple[Instance, ...]:
-    """Instances in an answer of ``/v1/health/service``, ordered by id. Raises ``InvalidAnswer``."""
-    steps = decode_in_steps(body)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as done:
-            return done.value  # type: ignore[no-any-return]
-
-
 def decode_in_steps(body: bytes, size: int = STEP) -> Generator[None, None, tuple[Instance, ...]]:
-    """Do what ``decode`` does, stopping at a ``yield`` about every ``size`` bytes; the result is the return value."""
+    """Instances in an answer of ``/v1/health/service``, ordered by id, as the generator's return value.
+
+    It stops at a ``yield`` about every ``size`` bytes, so that a large answer need not hold an event loop up. Raises
+    ``InvalidAnswer``.
+    """
     found: list[Instance] = []
     try:
         for part in split(body, size):

@@ -33,10 +33,11 @@ def start(*, rounds: int, as_json: bool) -> None:
     """
     effort = start_bench.Effort(rounds=rounds)
     result = asyncio.run(start_bench.run(effort, lambda words: click.echo(f"... {words}", err=True)))
-    click.echo(json.dumps(result) if as_json else _text(result))
+    click.echo(json.dumps(result) if as_json else as_text(result))
 
 
-def _text(result: dict[str, Any]) -> str:
+def as_text(result: dict[str, Any]) -> str:
+    """The figures of ``bench start`` as lines for people."""
     rates = result["images_per_s"]
     nodes, echo = result["client"]["nodes"], result["client"]["echo"]
     title = (

@@ -14,7 +14,7 @@ import pytest_asyncio
 from PIL import Image
 
 from infra.consul.agent import free_port
-from infra.fleet import LocalFleet, twostep
+from infra.fleet import LocalFleet
 from tests.support import Run
 
 pytestmark = [pytest.mark.e2e, pytest.mark.tensorflow]
@@ -199,4 +199,3 @@ def test_help_needs_no_tensorflow() -> None:
         check=True,
     )
     assert "loaded False" in done.stdout
-    assert twostep("x")[-1] == "x"

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from infra.bench.cli import _text
+from infra.bench.cli import as_text
 from infra.bench.start import Effort, run
 
 pytestmark = [pytest.mark.e2e, pytest.mark.tensorflow]
@@ -20,6 +20,6 @@ async def test_every_arm_is_measured_in_one_run_and_nothing_is_left(leftovers: C
         measured = result["client"][arm]
         assert measured["ratio"] == pytest.approx(measured["smart_per_s"] / measured["bare_aiohttp_per_s"], rel=0.05)
     assert "serving, round 1 of 1" in said
-    shown = _text(result)
+    shown = as_text(result)
     assert f"{rates['node']:.2f} images/s" in shown
     assert shown.count("smart client / bare aiohttp") == 2

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.codec import decode, decode_in_steps, decode_registered, encode, split
+from registry.codec import STEP, decode_in_steps, decode_registered, encode, split
 from registry.directory import HttpCheck, Registration, TcpCheck, TtlCheck
 from registry.errors import InvalidAnswer
 from registry.model import Health
@@ -24,6 +24,10 @@ def entry(number=1, *, statuses=("passing",), node="n1", address="10.0.0.1", che
 
 def body(*entries):
     return json.dumps(entries, separators=(",", ":")).encode()
+
+
+def decode(answer):
+    return walk(answer, STEP)[0]
 
 
 def one(**changes):
