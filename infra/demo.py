@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from rich.table import Table
 
 from infra.consul.agent import is_free
 from infra.fleet import FleetError, LocalFleet, twostep
+from infra.leash import leashed
 from infra.load import Tally, choose, classify_all
 from smartclient import AsyncSmartClient
 
@@ -48,16 +49,14 @@ class Plan:
 class Demo:
     """One run: the fleet, the words on the terminal, the numbers at the end."""
 
-    def __init__(self, plan: Plan, console: Console) -> None:
+    def __init__(self, plan: Plan, images: Sequence[Path], console: Console) -> None:
         self.plan = plan
+        self.images = images
         self.console = console
-        self.images: list[Path] = []
         self.killed: list[str] = []
 
     async def run(self, announce: Callable[[dict[str, Any]], None]) -> bool:
         """Do all of it; ``announce`` gets the numbers. Returns whether no request failed."""
-        self._train_if_needed()
-        self.images = choose(self.plan.model / "samples", self.plan.images)
         with LocalFleet(registry=self.plan.registry, port=self._port()) as fleet:
             await self._start_registry(fleet)
             await self._start_nodes(fleet)
@@ -69,15 +68,6 @@ class Demo:
             with self._step("Stopping the fleet"):
                 fleet.stop()
         return not report["failures"]
-
-    def _train_if_needed(self) -> None:
-        if self.plan.model.exists():
-            return
-        self.console.print(f"No model at {self.plan.model} yet: training one on scikit-learn's handwritten digits")
-        # Its words belong to this terminal, but standard output may be kept for the report.
-        command = twostep("train", "digits", "--out", str(self.plan.model))
-        if subprocess.run(command, stdout=sys.stderr, check=False).returncode != 0:
-            raise FleetError("training failed, see above")
 
     async def _start_registry(self, fleet: LocalFleet) -> None:
         with self._step(REGISTRIES.get(self.plan.registry, f"Using the registry at {self.plan.registry}")):
@@ -133,7 +123,7 @@ class Demo:
             self.console.print("  [bold]Killed the registry (SIGKILL): the client goes on with the list it has[/bold]")
 
     async def _show_registry(self, fleet: LocalFleet) -> None:
-        if not self.killed or self.plan.kill_registry:
+        if not self.killed:
             return
         with self._step(f"Waiting for the registry to notice that {self.killed[0]} is gone"):
             give_up = time.monotonic() + WATCHED_SECONDS
@@ -176,6 +166,18 @@ class Demo:
         self.console.print(f"[green]done[/green] {words}", highlight=False)
 
 
+def train_if_needed(model: Path, console: Console) -> None:
+    """Train the digits when there is no model yet. It takes seconds: not for an event loop. Raises ``FleetError``."""
+    if model.exists() and any(not each.name.startswith(".") for each in model.iterdir()):
+        return  # what an interrupted training leaves is an empty folder, or hidden parts
+    console.print(f"No model at {model} yet: training one on scikit-learn's handwritten digits", soft_wrap=True)
+    # Its words belong to this terminal, but standard output may be kept for the report. Ctrl-C is for the demo alone,
+    # which then ends the training.
+    command = leashed(twostep("train", "digits", "--out", str(model)))
+    if subprocess.run(command, stdout=sys.stderr, start_new_session=True, check=False).returncode != 0:
+        raise FleetError("training failed, see above")
+
+
 def print_table(report: dict[str, Any], console: Console) -> None:
     """The numbers for people: which node answered what, then one sentence."""
     console.print("\nWhich node answered what:")
@@ -214,7 +216,7 @@ def print_table(report: dict[str, Any], console: Console) -> None:
     help="Model folder; trained on handwritten digits when it does not exist.",
 )
 @click.option("--kill-one", is_flag=True, help="Kill one node (SIGKILL) in the middle.")
-@click.option("--kill-registry", is_flag=True, help="Kill the registry (SIGKILL) in the middle.")
+@click.option("--kill-registry", is_flag=True, help="Kill the registry (SIGKILL) in the middle; implies --once.")
 @click.option("--once", is_flag=True, help="End after the images; the default when output is not a terminal.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output; implies --once.")
 def demo(
@@ -241,21 +243,24 @@ def demo(
         raise click.UsageError("--kill-one needs at least two nodes: --nodes 2")
     if kill_registry and registry not in ("embedded", "consul"):
         raise click.UsageError("--kill-registry kills only a registry that the demo started: embedded or consul")
-    stay = not (once or as_json) and sys.stdout.isatty()
+    stay = not (once or as_json or kill_registry) and sys.stdout.isatty()
     plan = Plan(registry, nodes, images, model, kill_one, kill_registry, stay)
     console = Console(stderr=as_json)
     announce: Callable[[dict[str, Any]], None] = (
         (lambda report: click.echo(json.dumps(report))) if as_json else (lambda report: print_table(report, console))
     )
-    if not asyncio.run(_until_signalled(Demo(plan, console).run(announce))):
+    train_if_needed(model, console)
+    run = Demo(plan, choose(model / "samples", images), console).run(announce)
+    try:
+        none_failed = asyncio.run(_until_signalled(run))
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+    if not none_failed:
         raise SystemExit(1)
 
 
-async def _until_signalled(work: Any) -> bool:
-    """Await ``work``; SIGTERM ends it as Ctrl-C does, so that the fleet is stopped in order."""
-    task = asyncio.ensure_future(work)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    try:
-        return bool(await task)
-    except asyncio.CancelledError:
-        raise KeyboardInterrupt from None
+async def _until_signalled(run: Awaitable[bool]) -> bool:
+    """Await ``run``; SIGTERM cancels it as Ctrl-C does, so that the fleet is stopped in order."""
+    if (task := asyncio.current_task()) is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await run

@@ -140,6 +140,45 @@ def test_on_a_terminal_it_stays_up_until_interrupted(digits_model: Path, leftove
     assert b"Traceback" not in shown
 
 
+def test_an_interrupt_while_it_trains_is_no_traceback_and_leaves_no_model(leftovers: Leftovers, tmp_path: Path) -> None:
+    demo = subprocess.Popen(
+        twostep("demo", "--once", "--model", str(tmp_path / "models" / "digits")),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        wait_until(lambda: len(leftovers()) == 2, 30, "the training")
+        os.killpg(demo.pid, signal.SIGINT)  # as a terminal does: to all of them
+        said, _ = demo.communicate(timeout=60)
+    finally:
+        demo.kill()
+        demo.communicate()
+    assert demo.returncode == 130, said
+    assert "training one" in said
+    assert "Traceback" not in said
+    assert not list(tmp_path.rglob("model.json"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_demo_that_is_told_to_stop_stops_its_fleet(
+    number: signal.Signals, digits_model: Path, leftovers: Leftovers, tmp_path: Path
+) -> None:
+    with (tmp_path / "out").open("wb") as out:
+        demo = subprocess.Popen(
+            twostep("demo", "--once", "--nodes", "1", "--images", "100000", "--model", str(digits_model)),
+            stdout=out,
+            stderr=out,
+            stdin=subprocess.DEVNULL,
+        )
+    wait_until(lambda: b"passing at" in (tmp_path / "out").read_bytes(), 60, "a node")
+    demo.send_signal(number)
+    assert demo.wait(timeout=60) == 130
+    assert leftovers() == []
+    assert b"Traceback" not in (tmp_path / "out").read_bytes()
+
+
 def test_a_demo_killed_outright_takes_its_fleet_along(digits_model: Path, leftovers: Leftovers, tmp_path: Path) -> None:
     with (tmp_path / "out").open("wb") as out:
         demo = subprocess.Popen(
