@@ -42,7 +42,8 @@ demo: $(VENV)/.demo ## the main job: train, start a registry and three nodes, cl
 	@$(BIN)/twostep demo --kill-one $(ARGS)
 
 test: $(VENV)/.dev ## every test, installing what they need (a real Consul included)
-	@command -v curl >/dev/null || $(call apt,curl) || echo "curl is missing: the tests that use it will say so" >&2
+	@for tool in curl jq; do command -v $$tool >/dev/null || $(call apt,$$tool) || \
+	  echo "$$tool is missing: the tests that use it will say so" >&2; done
 	@infra/consul/install.sh >/dev/null || echo "no Consul: the tests that use one will say so" >&2
 	@$(BIN)/python -m pytest $(ARGS)
 

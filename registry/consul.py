@@ -7,8 +7,7 @@ so taking an instance out of service returns when look-ups have stopped naming i
 
 import random
 import weakref
-
-import msgspec
+from typing import Unpack
 
 from registry.codec import STEP, Registered, check_id, decode_in_steps, decode_registered, duration, encode
 from registry.consulhttp import TIMEOUT, ConsulHttp, ConsulSettings
@@ -22,7 +21,8 @@ from registry.errors import (
     UnknownInstance,
     Unsupported,
 )
-from registry.model import Health, Instance, Snapshot
+from registry.model import Instance, Snapshot
+from registry.query import Filters, Query
 from registry.rules import ensure_name, ensure_registrable
 from registry.timing import Clock
 from registry.watch import WAIT, BlockingWatch, Reading, client_timeout
@@ -32,22 +32,6 @@ STALE_BOUND = 5.0
 REASK_EVERY = 10.0
 CONFIRM_WITHIN = 2.0
 _CONFIRM_STEP = 0.05
-
-
-class _Query(msgspec.Struct, frozen=True):
-    service: str
-    tag: str
-    zone: str
-    version: str
-    passing_only: bool
-
-    def wants(self, instance: Instance) -> bool:
-        """What Consul is not asked to filter: zone and version are metadata of ours."""
-        return (
-            (not self.zone or instance.zone == self.zone)
-            and (not self.version or instance.version == self.version)
-            and (not self.passing_only or instance.health is Health.PASSING)
-        )
 
 
 class ConsulDirectory:
@@ -65,19 +49,15 @@ class ConsulDirectory:
         """See ``Directory``."""
         return self._http.settings.source
 
-    async def lookup(
-        self, service: str, *, tag: str = "", zone: str = "", version: str = "", passing_only: bool = True
-    ) -> Snapshot:
+    async def lookup(self, service: str, **filters: Unpack[Filters]) -> Snapshot:
         """See ``Directory``."""
         ensure_name(service)
-        return (await self._read(_Query(service, tag, zone, version, passing_only))).snapshot
+        return (await self._read(Query(service, **filters))).snapshot
 
-    def watch(
-        self, service: str, *, tag: str = "", zone: str = "", version: str = "", passing_only: bool = True
-    ) -> BlockingWatch:
+    def watch(self, service: str, **filters: Unpack[Filters]) -> BlockingWatch:
         """See ``Directory``."""
         ensure_name(service)
-        query = _Query(service, tag, zone, version, passing_only)
+        query = Query(service, **filters)
 
         async def read(*, index: int, stale: bool) -> Reading:
             return await self._read(query, index=index, stale=stale, blocking=True)
@@ -143,7 +123,7 @@ class ConsulDirectory:
         """For logs and status pages: the source and how many watches there are."""
         return {"source": self.source, "watches": len(self._watches)}
 
-    async def _read(self, query: _Query, *, index: int = 0, stale: bool = True, blocking: bool = False) -> Reading:
+    async def _read(self, query: Query, *, index: int = 0, stale: bool = True, blocking: bool = False) -> Reading:
         reading = await self._ask(query, index=index, stale=stale, blocking=blocking)
         now = self._clock.monotonic()
         if not stale or reading.snapshot.stale_for <= STALE_BOUND or now < self._next_reask:
@@ -154,7 +134,7 @@ class ConsulDirectory:
         except RegistryUnavailable:
             return reading  # no leader to ask: old news is better than none, and it says how old it is
 
-    async def _ask(self, query: _Query, *, index: int, stale: bool, blocking: bool, within: float = TIMEOUT) -> Reading:
+    async def _ask(self, query: Query, *, index: int, stale: bool, blocking: bool, within: float = TIMEOUT) -> Reading:
         params: list[tuple[str, str | int]] = []
         if query.passing_only:
             params.append(("passing", "1"))
@@ -215,7 +195,7 @@ class ConsulDirectory:
             await self._http.put(f"/v1/agent/service/deregister/{registration.id}", expect={404})
 
     async def _until_gone(self, service: str, instance_id: str, *, passing_only: bool) -> None:
-        query = _Query(service, "", "", "", passing_only)
+        query = Query(service, passing_only=passing_only)
         give_up = self._clock.monotonic() + CONFIRM_WITHIN
         while (left := give_up - self._clock.monotonic()) > 0:
             try:

@@ -5,11 +5,12 @@ registry also answers) and ``static`` are the implementations.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Mapping
-from typing import Protocol
+from typing import Protocol, Unpack
 
 import msgspec
 
 from registry.model import Snapshot
+from registry.query import Filters
 
 
 class HttpCheck(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,12 +62,17 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WatchStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """How a watch is doing. ``last_good_at``: seconds since the epoch of the last good answer, changed or not."""
+    """How a watch is doing.
+
+    ``last_good_at``: seconds since the epoch of the last good answer, changed or not. ``failures``: bad answers in a
+    row. ``suspect``: the last answer lacked more than half of the list, which stands until a second one agrees.
+    """
 
     live: bool
     last_good_at: float | None = None
     failures: int = 0
     last_error: str = ""
+    suspect: bool = False
 
 
 class Watch(Protocol):
@@ -92,8 +98,9 @@ class Watch(Protocol):
 class Directory(Protocol):
     """Which instances of a service are alive and where, and a way to say so of oneself.
 
-    Filters (``tag``, ``zone``, ``version``) leave out what does not match; ``passing_only`` leaves out all but
-    passing ones, otherwise every instance is given with its health. An unknown service is an empty snapshot.
+    Filters are those of ``registry.query.Query``: ``tag``, ``zone``, ``version`` and ``meta`` leave out what does not
+    match; ``passing_only`` (the default) leaves out all but passing ones, otherwise every instance is given with its
+    health. An unknown service is an empty snapshot.
     """
 
     @property
@@ -101,15 +108,11 @@ class Directory(Protocol):
         """Where answers come from, for people: ``consul://127.0.0.1:8500``. Never holds a token."""
         ...
 
-    async def lookup(
-        self, service: str, *, tag: str = "", zone: str = "", version: str = "", passing_only: bool = True
-    ) -> Snapshot:
+    async def lookup(self, service: str, **filters: Unpack[Filters]) -> Snapshot:
         """Ask once. Raises ``RegistryError``."""
         ...
 
-    def watch(
-        self, service: str, *, tag: str = "", zone: str = "", version: str = "", passing_only: bool = True
-    ) -> Watch:
+    def watch(self, service: str, **filters: Unpack[Filters]) -> Watch:
         """Follow a service; nothing is sent before the first ``anext``."""
         ...
 

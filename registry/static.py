@@ -7,10 +7,12 @@ one of those finds nothing), and takes no registrations.
 import asyncio
 import weakref
 from collections.abc import Sequence
+from typing import Unpack
 
 from registry.directory import Registration, WatchStatus
 from registry.errors import Unsupported
 from registry.model import Instance, Snapshot
+from registry.query import Filters, Query
 from registry.rules import ensure_name
 from registry.timing import Clock
 
@@ -28,29 +30,13 @@ class StaticDirectory:
         """See ``Directory``."""
         return "static://" + ",".join(each.endpoint for each in self._instances("static"))
 
-    async def lookup(
-        self,
-        service: str,
-        *,
-        tag: str = "",
-        zone: str = "",
-        version: str = "",
-        passing_only: bool = True,  # noqa: ARG002 - part of the protocol; every address counts as passing
-    ) -> Snapshot:
+    async def lookup(self, service: str, **filters: Unpack[Filters]) -> Snapshot:
         """See ``Directory``."""
-        return self._snapshot(service, tag, zone, version)
+        return self._snapshot(Query(service, **filters))
 
-    def watch(
-        self,
-        service: str,
-        *,
-        tag: str = "",
-        zone: str = "",
-        version: str = "",
-        passing_only: bool = True,  # noqa: ARG002 - as above
-    ) -> "StaticWatch":
+    def watch(self, service: str, **filters: Unpack[Filters]) -> "StaticWatch":
         """See ``Directory``."""
-        watch = StaticWatch(self._snapshot(service, tag, zone, version))
+        watch = StaticWatch(self._snapshot(Query(service, **filters)))
         self._watches.add(watch)
         return watch
 
@@ -91,11 +77,14 @@ class StaticDirectory:
             Instance(id=name, service=service, address=host, port=port) for name, (host, port) in sorted(named.items())
         ]
 
-    def _snapshot(self, service: str, *filters: str) -> Snapshot:
-        ensure_name(service)
-        instances = () if any(filters) else tuple(self._instances(service))
+    def _snapshot(self, query: Query) -> Snapshot:
+        ensure_name(query.service)
         return Snapshot(
-            service=service, index=1, instances=instances, fetched_at=self._clock.time(), source=self.source
+            service=query.service,
+            index=1,
+            instances=tuple(filter(query.wants, self._instances(query.service))),
+            fetched_at=self._clock.time(),
+            source=self.source,
         )
 
     def _unsupported(self, what: str) -> Unsupported:

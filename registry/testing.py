@@ -8,12 +8,14 @@ import asyncio
 import heapq
 import itertools
 from collections.abc import Callable, Iterable
+from typing import Unpack
 
 import msgspec
 
 from registry.directory import Registration, WatchStatus
 from registry.errors import RegistryError, RegistryUnavailable, UnknownInstance
 from registry.model import Health, Instance, Snapshot
+from registry.query import Filters, Query
 
 
 class ManualClock:
@@ -112,19 +114,16 @@ class ScriptedDirectory:
         self._failure = None
         self._wake()
 
-    async def lookup(
-        self, service: str, *, tag: str = "", zone: str = "", version: str = "", passing_only: bool = True
-    ) -> Snapshot:
+    async def lookup(self, service: str, **filters: Unpack[Filters]) -> Snapshot:
         """See ``Directory``."""
         self.lookups += 1
         self._raise_if_failing()
-        return self._snapshot(service, tag, zone, version, passing_only)
+        return self._snapshot(Query(service, **filters))
 
-    def watch(
-        self, service: str, *, tag: str = "", zone: str = "", version: str = "", passing_only: bool = True
-    ) -> "ScriptedWatch":
+    def watch(self, service: str, **filters: Unpack[Filters]) -> "ScriptedWatch":
         """See ``Directory``."""
-        return ScriptedWatch(self, lambda: self._snapshot(service, tag, zone, version, passing_only))
+        query = Query(service, **filters)
+        return ScriptedWatch(self, lambda: self._snapshot(query))
 
     async def register(self, registration: Registration) -> None:
         """See ``Directory``."""
@@ -187,17 +186,10 @@ class ScriptedDirectory:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def _snapshot(self, service: str, tag: str, zone: str, version: str, passing_only: bool) -> Snapshot:
-        chosen = (
-            each
-            for each in self._services.get(service, {}).values()
-            if (not tag or tag in each.tags)
-            and (not zone or zone == each.zone)
-            and (not version or version == each.version)
-            and (not passing_only or each.health is Health.PASSING)
-        )
+    def _snapshot(self, query: Query) -> Snapshot:
+        chosen = filter(query.wants, self._services.get(query.service, {}).values())
         return Snapshot(
-            service=service,
+            service=query.service,
             index=self._index,
             instances=tuple(sorted(chosen, key=lambda each: each.id)),
             fetched_at=0.0,

@@ -19,10 +19,13 @@ PACKAGES = {  # who may import whom, besides themselves
 FLOORS: dict[str, list[set[str]]] = {
     "registry": [
         {"errors", "timing", "model"},
+        {"query", "token"},
         {"directory"},
         {"codec", "rules", "watch", "testing"},
         {"consulhttp", "static", "registration"},
         {"consul"},
+        {"lookup", "lookup.wire"},
+        {"lookup.replica"},
         {"connect"},
         {"embedded.catalog"},
         {"embedded.kv"},
