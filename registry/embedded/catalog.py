@@ -1,13 +1,14 @@
 """What the embedded registry knows: services and checks, as a state machine of plain calls that are given ``now``.
 
-It does no I/O and starts nothing. Semantics are those observed of Consul's agent: checks start critical unless told
-otherwise; registering again keeps the status of a check with the same id; a change of check output alone is no change
-of the index. ``now`` is monotonic seconds.
+It does no I/O and starts nothing. Records are values: a list of them is a picture of that moment. Semantics are those
+observed of Consul's agent: checks start critical unless told otherwise; registering again keeps the status of a check
+with the same id; a change of check output alone is no change of the index. ``now`` is monotonic seconds.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
+from msgspec.structs import replace
 
 from registry.codec import NODE_MAINTENANCE, SERVICE_MAINTENANCE
 
@@ -49,7 +50,7 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True):
         return "http" if self.http else "tcp" if self.tcp else "ttl" if self.ttl else "maintenance"
 
 
-class CheckRecord(msgspec.Struct, kw_only=True):
+class CheckRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One check. ``service_id`` is empty for a check of the machine."""
 
     id: str
@@ -63,7 +64,7 @@ class CheckRecord(msgspec.Struct, kw_only=True):
     modify_index: int = 0
 
 
-class ServiceRecord(msgspec.Struct, kw_only=True):
+class ServiceRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One registered instance, as it was given."""
 
     id: str
@@ -84,14 +85,23 @@ class UnknownId(KeyError):
 
 
 class Catalog:
-    """Services and checks by id. Everything that changes what can be read bumps the index."""
+    """Services and checks by id. Everything that changes what can be read bumps the index.
+
+    ``on_check`` is told the id of every check that was added, replaced or forgotten. ``changed_at`` is the index of
+    the last change. What is kept of a service goes with its last instance: ever-new names leave nothing behind.
+    """
 
     def __init__(self, index: Index) -> None:
         self.services: dict[str, ServiceRecord] = {}
         self.checks: dict[str, CheckRecord] = {}
+        self.on_check: Callable[[str], None] = lambda _: None
+        self.changed_at = index.value
         self._index = index
-        self._changed_at: dict[str, int] = {}
-        self._begun_at = index.value
+        self._named: dict[str, dict[str, ServiceRecord]] = {}  # instances by name in lower case and by id
+        self._checks_of: dict[str, dict[str, CheckRecord]] = {}  # checks by service id and by id
+        self._service_changed_at: dict[str, int] = {}
+        self._all_changed_at = index.value
+        self._last_gone_at = index.value  # when a service last lost its last instance
         self._due: dict[str, float] = {}  # a TTL check's next silence
         self._critical_since: dict[str, float] = {}
 
@@ -101,62 +111,61 @@ class Catalog:
         """Add an instance, or replace the one with its id; ``replace_checks`` drops checks that are not given."""
         old = self.services.get(service.id)
         index = self._index.bump()
-        if old is not None:
-            self._touch(old.service)
-        service.create_index, service.modify_index = (old.create_index if old else index), index
-        self.services[service.id] = service
+        if old is not None and old.service != service.service:
+            self._leave(old)
+        self._join(replace(service, create_index=old.create_index if old else index, modify_index=index))
         self._touch(service.service)
         given = list(checks)
         if replace_checks:
             kept = {check.id for check in given}
             for check in self.checks_of(service.id):
                 if check.id not in kept:
-                    self._drop(check.id)
+                    self._drop(check)
         for check in given:
             self.add_check(check, now)
 
     def deregister(self, service_id: str) -> None:
         """Forget an instance and its checks. Raises ``UnknownId``."""
-        service = self.services.pop(service_id, None)
+        service = self.services.get(service_id)
         if service is None:
             raise UnknownId(service_id)
-        for check in self.checks_of(service_id):
-            self._drop(check.id)
         self._index.bump()
-        self._touch(service.service)
+        for check in self.checks_of(service_id):
+            self._drop(check)
+        self._leave(service)
 
     def add_check(self, check: CheckRecord, now: float) -> None:
         """Add a check, or replace the one with its id, whose status it inherits. Raises ``UnknownId``."""
         if check.service_id and check.service_id not in self.services:
             raise UnknownId(check.service_id)
+        index = self._index.bump()
         old = self.checks.get(check.id)
         if old is not None:
-            check.status, check.output = old.status, old.output
-        index = self._index.bump()
-        check.create_index, check.modify_index = (old.create_index if old else index), index
-        self.checks[check.id] = check
-        self._note_status(check, now)
+            if old.service_id != check.service_id:
+                self._drop(old)
+            check = replace(check, status=old.status, output=old.output)
+        self._put(replace(check, create_index=old.create_index if old else index, modify_index=index), now)
         self._touch_check(check)
+        self.on_check(check.id)
 
     def remove_check(self, check_id: str) -> None:
         """Forget a check. Raises ``UnknownId``."""
         check = self.checks.get(check_id)
         if check is None:
             raise UnknownId(check_id)
-        self._drop(check_id)
         self._index.bump()
-        self._touch_check(check)
+        self._drop(check)
 
     def report(self, check_id: str, status: str, output: str, now: float) -> None:
         """Set a check's status; a TTL check has spoken. A check that is gone is left alone."""
         check = self.checks.get(check_id)
         if check is None:
             return
-        changed, check.status, check.output = check.status != status, status, output
-        self._note_status(check, now)
-        if changed:
-            check.modify_index = self._index.bump()
-            self._touch_check(check)
+        if check.status == status:
+            self._put(replace(check, output=output), now)
+            return
+        self._put(replace(check, status=status, output=output, modify_index=self._index.bump()), now)
+        self._touch_check(check)
 
     def maintenance(self, service_id: str, on: bool, reason: str, now: float) -> None:
         """Put an instance (empty id: the whole machine) in maintenance, or end that. Raises ``UnknownId``."""
@@ -181,29 +190,43 @@ class Catalog:
                 self.deregister(check.service_id)
 
     def index_of(self, service: str) -> int:
-        """The index of the last change to a service, its disappearance included."""
-        return self._changed_at.get(service.lower(), self._begun_at)
+        """The index of the last change to a service; of one that is not there, of the last disappearance of any."""
+        return max(self._service_changed_at.get(service.lower(), self._last_gone_at), self._all_changed_at)
 
-    def named(self, service: str) -> Iterator[ServiceRecord]:
+    def named(self, service: str) -> list[ServiceRecord]:
         """Instances of a service by id; Consul's names do not mind case."""
-        return (
-            self.services[key] for key in sorted(self.services) if self.services[key].service.lower() == service.lower()
-        )
+        found = self._named.get(service.lower(), {})
+        return [found[key] for key in sorted(found)]
 
     def checks_of(self, service_id: str) -> list[CheckRecord]:
         """The checks of one instance (empty id: of the machine), by id."""
-        return [self.checks[key] for key in sorted(self.checks) if self.checks[key].service_id == service_id]
+        found = self._checks_of.get(service_id, {})
+        return [found[key] for key in sorted(found)]
 
     def restore(self, services: Iterable[ServiceRecord], checks: Iterable[CheckRecord], now: float) -> None:
         """Take over what a file held; silence and critical time are counted from ``now``."""
-        self.services = {service.id: service for service in services}
-        self.checks = {check.id: check for check in checks}
-        for service in self.services.values():
+        for service in services:
+            self._join(service)
             self._touch(service.service)
-        for check in self.checks.values():
-            self._note_status(check, now)
+        for check in checks:
+            self._put(check, now)
 
-    def _note_status(self, check: CheckRecord, now: float) -> None:
+    def _join(self, service: ServiceRecord) -> None:
+        self.services[service.id] = service
+        self._named.setdefault(service.service.lower(), {})[service.id] = service
+
+    def _leave(self, service: ServiceRecord) -> None:
+        del self.services[service.id]
+        self._touch(service.service)
+        name = service.service.lower()
+        del self._named[name][service.id]
+        if not self._named[name]:
+            del self._named[name], self._service_changed_at[name]
+            self._last_gone_at = self._index.value
+
+    def _put(self, check: CheckRecord, now: float) -> None:
+        self.checks[check.id] = check
+        self._checks_of.setdefault(check.service_id, {})[check.id] = check
         if check.probe.ttl:
             self._due[check.id] = now + check.probe.ttl
         else:
@@ -213,14 +236,21 @@ class Catalog:
         else:
             self._critical_since.pop(check.id, None)
 
-    def _drop(self, check_id: str) -> None:
+    def _drop(self, check: CheckRecord) -> None:
         for table in (self.checks, self._due, self._critical_since):
-            table.pop(check_id, None)
+            table.pop(check.id, None)
+        siblings = self._checks_of[check.service_id]
+        del siblings[check.id]
+        if not siblings:
+            del self._checks_of[check.service_id]
+        self._touch_check(check)
+        self.on_check(check.id)
 
     def _touch(self, service: str) -> None:
-        self._changed_at[service.lower()] = self._index.value
+        self._service_changed_at[service.lower()] = self.changed_at = self._index.value
 
     def _touch_check(self, check: CheckRecord) -> None:
-        names = [self.services[check.service_id].service] if check.service_id else [*self._changed_at]
-        for name in names:
-            self._touch(name)
+        if check.service_id:
+            self._touch(self.services[check.service_id].service)
+        else:
+            self._all_changed_at = self.changed_at = self._index.value

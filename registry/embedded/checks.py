@@ -36,7 +36,9 @@ class CheckRunner:
         connector = aiohttp.TCPConnector(force_close=True)
         self._session = aiohttp.ClientSession(connector=connector, headers={"User-Agent": "twostep-embedded-registry"})
         self._ticker = asyncio.create_task(self._tick())
-        self.follow()
+        self._catalog.on_check = self.follow
+        for check_id in self._catalog.checks:
+            self.follow(check_id)
 
     async def close(self) -> None:
         """End all probes."""
@@ -48,21 +50,21 @@ class CheckRunner:
         if self._session is not None:
             await self._session.close()
 
-    def follow(self) -> None:
-        """Start and end probes so that they are those of the catalog."""
+    def follow(self, check_id: str) -> None:
+        """Start or end the probe of a check so that it is the catalog's."""
         if self._ticker is None or self._session is None:
             return
-        wanted = {check.id: check.probe for check in self._catalog.checks.values() if check.probe.interval}
-        for check_id, (probe, task) in list(self._running.items()):
-            if wanted.get(check_id) != probe:
-                task.cancel()
-                del self._running[check_id]
-        for check_id, probe in wanted.items():
-            if check_id not in self._running:
-                self._running[check_id] = (
-                    probe,
-                    asyncio.create_task(self._probe_for_ever(self._session, check_id, probe)),
-                )
+        check = self._catalog.checks.get(check_id)
+        probe = check.probe if check is not None and check.probe.interval else None
+        known, task = self._running.get(check_id, (None, None))
+        if known == probe:
+            return
+        if task is not None:
+            task.cancel()
+            del self._running[check_id]
+        if probe is not None:
+            task = asyncio.create_task(self._probe_for_ever(self._session, check_id, probe))
+            self._running[check_id] = (probe, task)
 
     async def _tick(self) -> None:
         while True:

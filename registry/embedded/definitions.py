@@ -5,8 +5,9 @@ What Consul refuses is refused; what only Consul can do (script, gRPC, alias che
 one line that says so, rather than ignored.
 """
 
+import math
 import re
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -17,9 +18,13 @@ STATUSES = ("passing", "warning", "critical")
 # Consul runs no check more often than this.
 _LEAST_INTERVAL = 1.0
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_DURATION = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|ms|s|m|h)")
+_DURATION = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|ms|s|m|h)")
+# Go's integers and durations have 64 bits.
+_LARGEST = 2**63 - 1
+_MOST_WEIGHT = 65535
 
 _T = TypeVar("_T")
+_Integer = Annotated[int, msgspec.Meta(ge=-_LARGEST, le=_LARGEST)]
 
 
 class BadRequest(ValueError):
@@ -27,13 +32,13 @@ class BadRequest(ValueError):
 
 
 class _Weights(msgspec.Struct, forbid_unknown_fields=True):
-    passing: int = 1
-    warning: int = 1
+    passing: _Integer = 1
+    warning: _Integer = 1
 
 
 class _TaggedAddress(msgspec.Struct, forbid_unknown_fields=True):
     address: str = ""
-    port: int = 0
+    port: _Integer = 0
 
 
 class _Check(msgspec.Struct, forbid_unknown_fields=True):
@@ -64,7 +69,7 @@ class _Service(msgspec.Struct, forbid_unknown_fields=True):
     name: str = ""
     tags: list[str] | None = None
     address: str = ""
-    port: int = 0
+    port: _Integer = 0
     meta: dict[str, str] | None = None
     weights: _Weights | None = None
     check: _Check | None = None
@@ -74,7 +79,7 @@ class _Service(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _Update(msgspec.Struct, forbid_unknown_fields=True):
-    status: str = "passing"
+    status: str = ""
     output: str = ""
 
 
@@ -82,7 +87,7 @@ class _Update(msgspec.Struct, forbid_unknown_fields=True):
 _CONSUL_ONLY = {
     "args", "script", "dockercontainerid", "shell", "grpc", "grpcusetls", "aliasnode", "aliasservice", "h2ping", "udp",
     "osservice", "successbeforepassing", "failuresbeforecritical", "failuresbeforewarning", "connect", "proxy", "kind",
-    "socketpath", "locality", "ports",
+    "socketpath", "locality", "ports", "outputmaxsize", "tlsservername", "disableredirects", "namespace", "partition",
 }  # fmt: skip
 # Values under these keys are the user's own, spelling included.
 _VERBATIM = {"meta", "header"}
@@ -98,6 +103,8 @@ def service_definition(body: bytes) -> tuple[ServiceRecord, list[CheckRecord]]:
         raise BadRequest("Invalid Weights: Passing must be greater than 0")
     if weights.warning < 0:
         raise BadRequest("Invalid Weights: Warning must be greater or equal than 0")
+    if max(weights.passing, weights.warning) > _MOST_WEIGHT:
+        raise BadRequest(f"Invalid Weights: DNS Weight must be between 0 and {_MOST_WEIGHT}")
     for problem in meta_problems(given.meta or {}):
         raise BadRequest(f"Invalid Service Meta: {problem}")
     record = ServiceRecord(
@@ -111,7 +118,8 @@ def service_definition(body: bytes) -> tuple[ServiceRecord, list[CheckRecord]]:
         enable_tag_override=given.enabletagoverride,
         tagged_addresses={key: (each.address, each.port) for key, each in (given.taggedaddresses or {}).items()},
     )
-    checks = ([given.check] if given.check else []) + (given.checks or [])
+    # One empty check is none; in the list it is a mistake.
+    checks = ([given.check] if given.check and given.check != _Check() else []) + (given.checks or [])
     return record, [
         _check_record(
             check,
@@ -141,14 +149,17 @@ def check_update(body: bytes) -> tuple[str, str]:
 
 def seconds(value: str | int) -> float:
     """Read Go's duration (``1m30s``), or whole nanoseconds. Raises ``BadRequest``."""
-    if isinstance(value, int):
-        return value / 1e9
     if value in {"", "0"}:
         return 0.0
-    parts = _DURATION.findall(value)
-    if "".join(number + unit for number, unit in parts) != value:
+    if isinstance(value, int):
+        found = value / 1e9 if abs(value) <= _LARGEST else math.inf
+    else:
+        parts = _DURATION.findall(value)
+        complete = "".join(number + unit for number, unit in parts) == value
+        found = sum(float(number) * _UNITS[unit] for number, unit in parts) if complete else math.inf
+    if found > _LARGEST / 1e9:
         raise BadRequest(f'Request decode failed: time: invalid duration "{value}"')
-    return sum(float(number) * _UNITS[unit] for number, unit in parts)
+    return found
 
 
 def _check_record(given: _Check, *, default_id: str, default_name: str, service_id: str) -> CheckRecord:
@@ -189,6 +200,8 @@ def _parse(body: bytes, shape: type[_T]) -> _T:
         return msgspec.convert(_plain(msgspec.json.decode(body or b"null")), shape)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise BadRequest(f"Request decode failed: {error}") from error
+    except RecursionError:
+        raise BadRequest("Request decode failed: it nests too deeply") from None
 
 
 def _plain(value: Any) -> Any:

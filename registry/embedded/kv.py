@@ -10,7 +10,7 @@ from registry.embedded.catalog import Index
 LARGEST_VALUE = 512 * 1024
 
 
-class Pair(msgspec.Struct, kw_only=True):
+class Pair(msgspec.Struct, frozen=True, kw_only=True):
     """One key and its value."""
 
     key: str
@@ -26,7 +26,10 @@ class KeyValues:
     def __init__(self, index: Index, pairs: Iterable[Pair] = ()) -> None:
         self._index = index
         self._pairs = {pair.key: pair for pair in pairs}
-        self._deleted_at = 1
+        self._changed_at = self._deleted_at = index.value
+
+    def __len__(self) -> int:
+        return len(self._pairs)
 
     def get(self, key: str) -> Pair | None:
         """One pair, or None."""
@@ -44,16 +47,26 @@ class KeyValues:
             found[pair.key if end < 0 else pair.key[: end + len(separator)]] = None
         return list(found)
 
-    def index_of(self, prefix: str) -> int:
-        """The index of the last change under a prefix."""
-        return max([self._deleted_at, *(pair.modify_index for pair in self.under(prefix))])
+    def all(self) -> list[Pair]:
+        """All pairs, in no order."""
+        return list(self._pairs.values())
+
+    def index_of(self, key: str) -> int:
+        """The index of the last change to a key; of one that is not there, of the last change to any."""
+        pair = self._pairs.get(key)
+        return pair.modify_index if pair else self._changed_at
+
+    def index_under(self, prefix: str) -> int:
+        """The index of the last change under a prefix; a deletion counts for all."""
+        under = (pair.modify_index for pair in self._pairs.values() if pair.key.startswith(prefix))
+        return max(self._deleted_at, *under, 0)
 
     def put(self, key: str, value: bytes, *, flags: int = 0, cas: int | None = None) -> bool:
         """Set a value; with ``cas`` only if the key still has that index (0: does not exist). Whether it was done."""
         old = self._pairs.get(key)
         if cas is not None and cas != (old.modify_index if old else 0):
             return False
-        index = self._index.bump()
+        index = self._changed_at = self._index.bump()
         created = old.create_index if old else index
         self._pairs[key] = Pair(key=key, value=value, flags=flags, create_index=created, modify_index=index)
         return True
@@ -66,5 +79,5 @@ class KeyValues:
         for each in doomed:
             del self._pairs[each]
         if doomed:
-            self._deleted_at = self._index.bump()
+            self._changed_at = self._deleted_at = self._index.bump()
         return True

@@ -1,13 +1,16 @@
 """The routes under ``/v1/kv``."""
 
 import base64
+from functools import partial
 from typing import Any
 
 from aiohttp import web
 
-from registry.embedded.core import Core, flag
+from registry.embedded.core import Core, check_query, flag, whole_number
 from registry.embedded.definitions import BadRequest
 from registry.embedded.kv import LARGEST_VALUE, Pair
+
+_NO_SESSIONS = "the embedded registry has no sessions and no locks; use ?cas, or run Consul"
 
 
 class KvApi:
@@ -19,20 +22,19 @@ class KvApi:
     def routes(self) -> list[web.RouteDef]:
         """Method, path and handler of each."""
         return [
-            web.get("/v1/kv/{key:.*}", self.get),
+            web.get("/v1/kv/{key:.*}", self.get, allow_head=False),
             web.put("/v1/kv/{key:.*}", self.put),
             web.delete("/v1/kv/{key:.*}", self.delete),
+            web.route("*", "/v1/session/{what:.*}", self.session),
         ]
 
     async def get(self, request: web.Request) -> web.Response:
         """One pair, or with ``recurse`` or ``keys`` all under a prefix; 404 when there is none."""
-        prefix, kv = request.match_info["key"], self._core.kv
         keys, recurse = flag(request, "keys"), flag(request, "recurse")
-        if not prefix and not (keys or recurse):
-            raise BadRequest("Missing key name")
-        await self._core.block(request, lambda: kv.index_of(prefix))
-        index = kv.index_of(prefix)
-        pair = kv.get(prefix)
+        prefix, kv = _key(request, empty=keys or recurse), self._core.kv
+        index_now = partial(kv.index_under if keys or recurse else kv.index_of, prefix)
+        await self._core.block(request, index_now)
+        index, pair = index_now(), kv.get(prefix)
         found = kv.under(prefix) if keys or recurse else [pair] if pair else []
         if not found:
             return web.Response(status=404, headers=self._core.query_headers(request, index))
@@ -45,9 +47,7 @@ class KvApi:
 
     async def put(self, request: web.Request) -> web.Response:
         """Set a value; answers whether it was done."""
-        key = request.match_info["key"]
-        if not key:
-            raise BadRequest("Missing key name")
+        key = _key(request)
         value = await request.read()
         if len(value) > LARGEST_VALUE:
             raise web.HTTPRequestEntityTooLarge(
@@ -58,20 +58,30 @@ class KvApi:
 
     async def delete(self, request: web.Request) -> web.Response:
         """Delete a key, or with ``recurse`` all that start with it; answers whether it was done."""
-        key, recurse = request.match_info["key"], flag(request, "recurse")
-        if not key and not recurse:
-            raise BadRequest("Missing key name")
+        recurse = flag(request, "recurse")
+        key = _key(request, empty=recurse)
         done = self._core.kv.delete(key, recurse=recurse, cas=_number(request, "cas"))
         return self._core.reply(request, done)
+
+    async def session(self, request: web.Request) -> web.Response:  # noqa: ARG002 - a handler's signature
+        """Refuse: to clients a 404 would be an empty answer, and a lock that locks nothing is worse than none."""
+        raise BadRequest(_NO_SESSIONS)
+
+
+def _key(request: web.Request, *, empty: bool = False) -> str:
+    check_query(request)
+    for name in ("acquire", "release"):
+        if name in request.query:
+            raise BadRequest(_NO_SESSIONS)
+    key = request.match_info["key"]
+    if not key and not empty:
+        raise BadRequest("Missing key name")
+    return key
 
 
 def _number(request: web.Request, name: str) -> int | None:
     text = request.query.get(name)
-    if text is None:
-        return None
-    if not text.isdecimal():
-        raise BadRequest(f"Invalid value for ?{name}")
-    return int(text)
+    return None if text is None else whole_number(text, f"Invalid value for ?{name}")
 
 
 def _view(pair: Pair) -> dict[str, Any]:

@@ -10,29 +10,33 @@ from pathlib import Path
 from typing import Self
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from registry.embedded.catalog import Index
 from registry.embedded.checks import CheckRunner
 from registry.embedded.core import Core
 from registry.embedded.http import application
 from registry.embedded.kv import KeyValues
-from registry.embedded.store import State, encode, load, write
+from registry.embedded.store import Keeper, State, load, write
 from registry.embedded.views import Machine
-from registry.errors import ConfigurationError, RegistryError
+from registry.errors import ConfigurationError
 from registry.timing import Clock, SystemClock
 
-log = logging.getLogger(__name__)
-
-# Changes that come together are written together.
-SAVE_AFTER = 0.2
+# How far the index in the file is ahead of the registry's own: readers see changes before they are on the disk, and
+# after a crash none of them must meet an index it has seen before with another meaning.
+_AHEAD = 2**20
 _WILDCARDS = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - these are replaced, not bound
+
+_log = logging.getLogger(__name__)
+# Who talks no HTTP is told so; a traceback of it is no news.
+_log.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError)))
 
 
 class EmbeddedRegistry:
     """A Consul-compatible registry in this process; ``async with`` starts and stops it.
 
-    ``port`` 0 takes a free one; ``file`` keeps services, checks and keys over a restart. Entering raises
-    ``ConfigurationError`` for a port in use or an unusable file.
+    ``port`` 0 takes a free one. ``file`` keeps services, checks and keys over a restart, and over a crash whatever had
+    been answered with success. Entering raises ``ConfigurationError`` for a port in use or an unusable file.
     """
 
     def __init__(
@@ -47,11 +51,10 @@ class EmbeddedRegistry:
         self._host, self._port, self._file = host, port, file
         self._clock = clock or SystemClock()
         self._rng = rng or random.Random()
-        self._dirty = asyncio.Event()
         self._core: Core | None = None
         self._checks: CheckRunner | None = None
         self._runner: web.AppRunner | None = None
-        self._saver: asyncio.Task[None] | None = None
+        self._keeper: Keeper | None = None
 
     @property
     def address(self) -> str:
@@ -73,13 +76,15 @@ class EmbeddedRegistry:
         core.catalog.restore(state.services, state.checks, self._clock.monotonic())
         self._core = core
         if self._file:
-            await asyncio.to_thread(write, self._file, encode(self._state(core)))
+            await asyncio.to_thread(write, self._file, self._picture(core, ahead=_AHEAD))
+            self._keeper = Keeper(self._file, partial(self._picture, core, ahead=_AHEAD), self._clock)
+            core.keep = self._keeper.kept
+        index.on_bump = partial(self._on_change, core)
         await self._listen(core)
         self._checks = CheckRunner(core.catalog, clock=self._clock, rng=self._rng)
         await self._checks.start()
-        index.on_bump = partial(self._on_change, core, self._checks)
-        if self._file:
-            self._saver = asyncio.create_task(self._save_changes(self._file, core))
+        if self._keeper is not None:
+            self._keeper.start()
         return self
 
     async def __aexit__(self, *exception: object) -> None:
@@ -88,10 +93,9 @@ class EmbeddedRegistry:
         self._core.close()
         await self._checks.close()
         await self._runner.cleanup()
-        if self._saver is not None and self._file is not None:
-            self._saver.cancel()
-            await asyncio.gather(self._saver, return_exceptions=True)
-            await asyncio.to_thread(write, self._file, encode(self._state(self._core)))
+        if self._keeper is not None and self._file is not None:
+            await self._keeper.close()
+            await asyncio.to_thread(write, self._file, self._picture(self._core))
 
     def snapshot(self) -> dict[str, object]:
         """For tests and status pages: address, index, and how many services, checks, keys and waiting queries."""
@@ -103,13 +107,15 @@ class EmbeddedRegistry:
             "index": core.index.value,
             "services": len(core.catalog.services),
             "checks": len(core.catalog.checks),
-            "keys": len(core.kv.under("")),
+            "keys": len(core.kv),
             "waiting": core.waiting,
         }
 
     async def _listen(self, core: Core) -> None:
         # A client that hangs up ends its blocking query; nothing else in a handler waits.
-        runner = web.AppRunner(application(core), access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
+        runner = web.AppRunner(
+            application(core), access_log=None, logger=_log, handler_cancellation=True, shutdown_timeout=1.0
+        )
         await runner.setup()
         try:
             await web.TCPSite(runner, self._host or None, self._port).start()
@@ -124,27 +130,16 @@ class EmbeddedRegistry:
         self._runner = runner
         self._port = core.port = runner.addresses[0][1]
 
-    def _on_change(self, core: Core, checks: CheckRunner) -> None:
+    def _on_change(self, core: Core) -> None:
         core.wake()
-        self._dirty.set()
-        # The change is still being made: look at the catalog when it is done.
-        asyncio.get_running_loop().call_soon(checks.follow)
+        if self._keeper is not None:
+            self._keeper.note_change()
 
-    async def _save_changes(self, path: Path, core: Core) -> None:
-        while True:
-            await self._dirty.wait()
-            await self._clock.sleep(SAVE_AFTER)
-            self._dirty.clear()
-            try:
-                await asyncio.to_thread(write, path, encode(self._state(core)))
-            except RegistryError as error:
-                log.warning("the registry's state was not saved: %s", error)
-
-    def _state(self, core: Core) -> State:
+    def _picture(self, core: Core, *, ahead: int = 0) -> State:
         return State(
             machine_id=core.machine.id,
-            index=core.index.value,
+            index=core.index.value + ahead,
             services=list(core.catalog.services.values()),
             checks=list(core.catalog.checks.values()),
-            pairs=core.kv.under(""),
+            pairs=core.kv.all(),
         )

@@ -1,6 +1,9 @@
 """The catalog in the shapes of Consul's answers (read off a real agent, 1.8, and its documentation). Pure."""
 
+import hashlib
 import ipaddress
+from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -9,6 +12,8 @@ from registry.embedded.catalog import Catalog, CheckRecord, ServiceRecord
 
 DATACENTER = "dc1"
 VERSION = "1.8.7"  # the API this registry was compared with
+
+_RANKS = ["passing", "warning", "critical", "maintenance"]
 
 
 class Machine(msgspec.Struct, frozen=True):
@@ -25,11 +30,16 @@ class Machine(msgspec.Struct, frozen=True):
             "Node": self.name,
             "Address": self.address,
             "Datacenter": DATACENTER,
-            "TaggedAddresses": {"lan": self.address, "wan": self.address},
+            "TaggedAddresses": _both_networks(self.address, self.address) | {"lan": self.address, "wan": self.address},
             "Meta": {"embedded-registry": "true"},
             "CreateIndex": 1,
             "ModifyIndex": 1,
         }
+
+    def has(self, meta: Iterable[str]) -> bool:
+        """Whether its metadata has every one of these ``key:value`` pairs."""
+        own = self.view()["Meta"]
+        return all(own.get(key) == value for key, _, value in (pair.partition(":") for pair in meta))
 
 
 def service_view(service: ServiceRecord) -> dict[str, Any]:
@@ -48,6 +58,11 @@ def service_view(service: ServiceRecord) -> dict[str, Any]:
     if not view["TaggedAddresses"]:
         del view["TaggedAddresses"]
     return view
+
+
+def content_hash(view: dict[str, Any]) -> str:
+    """What changes when the view does, for ``?hash``; as long as Consul's."""
+    return hashlib.blake2b(msgspec.json.encode(view), digest_size=8).hexdigest()
 
 
 def check_view(record: CheckRecord, catalog: Catalog, machine: Machine) -> dict[str, Any]:
@@ -73,9 +88,13 @@ def check_view(record: CheckRecord, catalog: Catalog, machine: Machine) -> dict[
 def machine_check_views(catalog: Catalog, machine: Machine) -> list[dict[str, Any]]:
     """The checks of the machine; the first says that this process is alive, as Consul's gossip does of an agent."""
     alive = CheckRecord(
-        id="serfHealth", name="Serf Health Status", status="passing", output="Agent alive and reachable"
+        id="serfHealth",
+        name="Serf Health Status",
+        status="passing",
+        output="Agent alive and reachable",
+        create_index=1,
+        modify_index=1,
     )
-    alive.create_index = alive.modify_index = 1
     view = check_view(alive, catalog, machine) | {"Type": ""}
     return [view, *(check_view(each, catalog, machine) for each in catalog.checks_of(""))]
 
@@ -84,14 +103,14 @@ def health_entries(
     catalog: Catalog, machine: Machine, service: str, *, tags: list[str], passing_only: bool
 ) -> list[dict[str, Any]]:
     """The answer of ``/v1/health/service``; every one of ``tags`` must be there, without regard to case."""
-    of_machine = machine_check_views(catalog, machine)
+    node, of_machine = machine.view(), machine_check_views(catalog, machine)
     entries = []
     for each in _tagged(catalog, service, tags):
         checks = of_machine + [check_view(record, catalog, machine) for record in catalog.checks_of(each.id)]
         if passing_only and any(record["Status"] != "passing" for record in checks):
             continue
         indexes = {"CreateIndex": each.create_index, "ModifyIndex": each.modify_index}
-        entries.append({"Node": machine.view(), "Service": service_view(each) | indexes, "Checks": checks})
+        entries.append({"Node": node, "Service": service_view(each) | indexes, "Checks": checks})
     return entries
 
 
@@ -110,15 +129,17 @@ def service_tags(catalog: Catalog) -> dict[str, list[str]]:
     return {name: sorted(found[name]) for name in sorted(found)}
 
 
-def agent_health(catalog: Catalog, machine: Machine, service: ServiceRecord) -> tuple[str, dict[str, Any]]:
-    """The worst status of an instance by its own checks and the machine's, and the answer that says so."""
+def agent_health(catalog: Catalog, machine: Machine, service: ServiceRecord) -> dict[str, Any]:
+    """An instance with its worst status, by its own checks and the machine's."""
     records = [*catalog.checks_of(""), *catalog.checks_of(service.id)]
-    ranks = ["passing", "warning", "critical", "maintenance"]
-    worst = max(
-        (ranks.index("maintenance" if each.probe.kind == "maintenance" else each.status) for each in records), default=0
-    )
+    statuses = ["maintenance" if each.probe.kind == "maintenance" else each.status for each in records]
     checks = [check_view(each, catalog, machine) for each in records]
-    return ranks[worst], {"AggregatedStatus": ranks[worst], "Service": service_view(service), "Checks": checks}
+    return {"AggregatedStatus": worst(statuses), "Service": service_view(service), "Checks": checks}
+
+
+def worst(statuses: Iterable[str]) -> str:
+    """The worst of these; passing when there are none."""
+    return max(statuses, key=_RANKS.index, default="passing")
 
 
 def self_view(machine: Machine, port: int) -> dict[str, Any]:
@@ -161,12 +182,19 @@ def _tagged(catalog: Catalog, service: str, tags: list[str]) -> list[ServiceReco
 
 
 def _tagged_addresses(service: ServiceRecord) -> dict[str, Any]:
-    found = dict(service.tagged_addresses)
-    try:
-        version = ipaddress.ip_address(service.address).version
-    except ValueError:
-        pass  # a host name, or none
-    else:
-        for network in ("lan", "wan"):
-            found.setdefault(f"{network}_ipv{version}", (service.address, service.port))
+    found = _both_networks(service.address, (service.address, service.port)) | service.tagged_addresses
     return {key: {"Address": address, "Port": port} for key, (address, port) in found.items()}
+
+
+def _both_networks(address: str, value: Any) -> dict[str, Any]:
+    """``lan_ipv4`` and ``wan_ipv4`` (or 6) of an IP address; nothing of a host name."""
+    version = _ip_version(address)
+    return {f"lan_ipv{version}": value, f"wan_ipv{version}": value} if version else {}
+
+
+@lru_cache(maxsize=16384)
+def _ip_version(address: str) -> int:
+    try:
+        return ipaddress.ip_address(address).version
+    except ValueError:
+        return 0

@@ -2,6 +2,7 @@ import pytest
 
 from registry.embedded.catalog import Catalog, CheckRecord, Index, Probe, ServiceRecord, UnknownId
 from registry.embedded.kv import KeyValues
+from registry.embedded.views import Machine, health_entries
 
 TTL = Probe(ttl=10.0)
 
@@ -55,6 +56,48 @@ def test_the_index_of_a_service_never_falls_when_it_goes_and_comes(catalog):
         catalog.deregister("digits-1")
         seen.append(catalog.index_of("digits"))
     assert seen == sorted(set(seen))
+
+
+def test_ever_new_names_leave_nothing_behind(catalog):
+    def size():
+        tables = (each for each in vars(catalog).values() if isinstance(each, dict))
+        return sum(len(table) for table in tables)
+
+    add(catalog, service="digits")
+    before, seen = size(), catalog.index_of("digits")
+    for number in range(10_000):
+        service_id = add(catalog, service=f"service-{number}")
+        if number % 3 == 0:
+            catalog.maintenance(service_id, True, "", 0.0)
+        catalog.deregister(service_id)
+    assert size() == before
+    assert catalog.index_of("digits") == seen
+    assert catalog.index_of("service-0") == catalog.index_of("never seen") > seen
+
+
+def test_what_an_instance_has_is_found_without_looking_at_the_others(catalog):
+    class Unlisted(dict):
+        def __iter__(self):
+            raise AssertionError("looked at every one")
+
+        values = items = keys = __iter__
+
+    for number in range(3):
+        add(catalog, number)
+    catalog.services, catalog.checks = Unlisted(catalog.services), Unlisted(catalog.checks)
+    entries = health_entries(catalog, Machine("id", "m", "127.0.0.1"), "digits", tags=[], passing_only=True)
+    assert [len(entry["Checks"]) for entry in entries] == [2, 2, 2]
+    add(catalog, 1, service="faces")
+    catalog.deregister("digits-1")
+    assert len(catalog.named("digits")) == 2
+
+
+def test_a_check_that_moves_to_another_instance_leaves_the_first(catalog):
+    for number in (1, 2):
+        add(catalog, number)
+    catalog.add_check(CheckRecord(id="service:digits-1", name="c", service_id="digits-2", probe=TTL), 0.0)
+    assert catalog.checks_of("digits-1") == []
+    assert [check.id for check in catalog.checks_of("digits-2")] == ["service:digits-1", "service:digits-2"]
 
 
 def test_a_check_of_the_machine_touches_every_service(catalog):
@@ -203,8 +246,22 @@ def test_keys_are_cut_at_a_separator(index):
 def test_the_index_of_a_prefix_never_falls(index):
     kv = KeyValues(index)
     kv.put("a/b", b"1")
-    before = kv.index_of("a")
+    before = kv.index_under("a")
     kv.put("z", b"1")
-    assert kv.index_of("a") == before
+    assert kv.index_under("a") == before
     kv.delete("a", recurse=True)
-    assert kv.index_of("a") > before
+    assert kv.index_under("a") > before
+
+
+def test_a_key_has_an_index_of_its_own(index):
+    kv = KeyValues(index)
+    kv.put("a", b"1")
+    before = kv.index_of("a")
+    kv.put("ab", b"1")
+    kv.delete("ab")
+    assert kv.index_of("a") == before
+    kv.delete("a")
+    gone = kv.index_of("a")
+    assert gone > before
+    kv.put("a", b"2")
+    assert kv.index_of("a") > gone

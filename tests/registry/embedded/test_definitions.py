@@ -60,6 +60,12 @@ def test_one_check_and_many_are_named_as_consul_names_them():
     assert [(check.id, check.name) for check in many] == [("service:s:1", "Service 's' check"), ("service:s:2", "mine")]
 
 
+def test_one_empty_check_is_none_and_in_a_list_it_is_a_mistake():
+    assert service(name="s", check={})[1] == []
+    with pytest.raises(BadRequest, match="TTL must be > 0"):
+        service(name="s", checks=[{}])
+
+
 def test_a_check_keeps_what_it_was_given():
     _, (check,) = service(
         name="s",
@@ -89,11 +95,16 @@ def test_tagged_addresses_keep_their_names():
         ({}, "Missing service name"),
         ({"name": 1}, "Request decode failed"),
         ({"name": "s", "port": "80"}, "Request decode failed"),
+        ({"name": "s", "port": 2**64}, "Request decode failed"),
         ({"name": "s", "bogus": 1}, "bogus"),
         ({"name": "s", "weights": {"passing": 0}}, "Passing must be greater than 0"),
+        ({"name": "s", "weights": {"passing": 65536}}, "between 0 and 65535"),
         ({"name": "s", "meta": {"a b": ""}}, "Invalid Service Meta"),
         ({"name": "s", "check": {"ttl": "x"}}, "invalid duration"),
+        ({"name": "s", "check": {"ttl": "3000000h"}}, "invalid duration"),
+        ({"name": "s", "check": {"ttl": 2**63}}, "invalid duration"),
         ({"name": "s", "check": {"http": "http://h/"}}, "Interval must be > 0"),
+        ({"name": "s", "check": {"ttl": "1s", "namespace": "n"}}, "cannot do 'namespace'"),
         ({"name": "s", "check": {"name": "c"}}, "TTL must be > 0"),
         ({"name": "s", "check": {"http": "http://h/", "tcp": "h:1", "interval": "1s"}}, "only one of"),
         ({"name": "s", "check": {"ttl": "1s", "status": "great"}}, "Status for checks"),
@@ -131,3 +142,5 @@ def test_an_update_has_one_of_three_statuses():
     assert check_update(b'{"Status":"warning","Output":"hm"}') == ("warning", "hm")
     with pytest.raises(BadRequest, match="Invalid check status"):
         check_update(b'{"Status":"bad"}')
+    with pytest.raises(BadRequest, match="Invalid check status"):
+        check_update(b"{}")

@@ -1,11 +1,9 @@
-"""The embedded registry over HTTP, as curl and py-consul see it."""
+"""The embedded registry over HTTP, as curl sees it; what clients see is in ``tests/contracts/test_clients.py``."""
 
 import asyncio
 import json
 
 import aiohttp
-import consul
-import consul.aio
 import pytest
 from aiohttp import web
 
@@ -40,52 +38,6 @@ async def instances(ask, query="passing"):
     status, headers, text = await ask(f"/v1/health/service/digits?{query}")
     assert status == 200
     return [entry["Service"]["ID"] for entry in json.loads(text)], int(headers["X-Consul-Index"])
-
-
-async def test_py_consul_works_against_it(registry):
-    def with_the_synchronous_client():
-        host, port = registry.address.split(":")
-        client = consul.Consul(host=host, port=int(port))
-        try:
-            assert client.agent.self()["Config"]["NodeName"] == "embedded"
-            assert client.agent.service.register(
-                "digits", service_id="d1", port=9001, tags=["t"], check=consul.Check.ttl("60s"), meta={"k": "v"},
-                weights={"Passing": 2, "Warning": 1},
-            )  # fmt: skip
-            assert client.health.service("digits", passing=True)[1] == []
-            assert client.agent.check.ttl_pass("service:d1", "fine")
-            index, found = client.health.service("digits", passing=True, tag="t")
-            assert found[0]["Service"]["Meta"] == {"k": "v"}
-            assert int(index) > 1
-            assert client.agent.service.maintenance("d1", enable=True, reason="why")
-            assert client.health.service("digits", passing=True)[1] == []
-            assert client.agent.service.maintenance("d1", enable=False)
-            assert list(client.agent.services()) == ["d1"]
-            assert list(client.agent.checks()) == ["service:d1"]
-            assert client.catalog.services()[1] == {"digits": ["t"]}
-            assert client.kv.put("a/b", "value", flags=1)
-            assert client.kv.get("a/b")[1]["Value"] == b"value"
-            assert client.kv.get("a", keys=True)[1] == ["a/b"]
-            assert client.kv.get("none")[1] is None
-            assert client.agent.service.deregister("d1")
-            assert client.catalog.services()[1] == {}
-            assert client.status.leader() == registry.address
-        finally:
-            client.http.close()
-
-    await asyncio.to_thread(with_the_synchronous_client)
-
-
-async def test_py_consuls_asynchronous_client_blocks_on_it(registry):
-    host, port = registry.address.split(":")
-    async with consul.aio.Consul(host=host, port=int(port)) as client:
-        index, found = await client.health.service("digits", passing=True)
-        assert found == []
-        blocked = asyncio.ensure_future(client.health.service("digits", index=index, wait="30s"))
-        check = consul.Check.http("http://127.0.0.1:1/", "10s")
-        assert await client.agent.service.register("digits", service_id="d1", port=9001, check=check)
-        _, found = await blocked
-        assert found[0]["Service"]["ID"] == "d1"
 
 
 async def test_a_blocking_query_returns_at_a_change_of_its_service_only(registry, ask):
@@ -132,6 +84,36 @@ async def test_a_client_that_hangs_up_leaves_nothing_waiting(registry):
         await asyncio.sleep(0.01)
 
 
+async def test_a_service_is_given_once_its_hash_changed(registry, ask):
+    async def service(query=""):
+        return json.loads((await ask(f"/v1/agent/service/d1{query}"))[2])
+
+    await ask("/v1/agent/service/register", method="PUT", data=PASSING)
+    known = (await service())["ContentHash"]
+    assert (await service("?hash=another&wait=30s"))["ContentHash"] == known
+    blocked = asyncio.ensure_future(service(f"?hash={known}&wait=30s"))
+    while registry.snapshot()["waiting"] == 0:
+        await asyncio.sleep(0.01)
+    await ask("/v1/agent/service/register", method="PUT", data=PASSING)  # the same again is no change
+    await ask("/v1/agent/service/register", method="PUT", data=PASSING | {"Port": 9002})
+    found = await blocked
+    assert (found["Port"], found["ContentHash"] != known) == (9002, True)
+
+
+async def test_a_query_of_a_key_returns_at_a_change_of_that_key_only(registry, ask):
+    await ask("/v1/kv/k", method="PUT", data=b"1")
+    index = (await ask("/v1/kv/k"))[1]["X-Consul-Index"]
+    blocked = asyncio.ensure_future(ask(f"/v1/kv/k?raw&index={index}&wait=30s"))
+    while registry.snapshot()["waiting"] == 0:
+        await asyncio.sleep(0.01)
+    await ask("/v1/kv/kk", method="PUT", data=b"1")
+    await ask("/v1/kv/kk", method="DELETE")
+    await asyncio.sleep(0.05)
+    assert not blocked.done()
+    await ask("/v1/kv/k", method="PUT", data=b"2")
+    assert (await blocked)[2] == "2"
+
+
 async def test_stopping_ends_blocking_queries_at_once():
     async with aiohttp.ClientSession() as session:
         async with EmbeddedRegistry() as registry:
@@ -158,13 +140,17 @@ async def test_what_it_does_not_serve_is_said_in_one_line(ask):
         ("/v1/health/service/digits?index=x", "GET", 400, "Invalid index"),
         ("/v1/health/service/digits?wait=x", "GET", 400, "Invalid wait time"),
         ("/v1/health/service/digits?passing=maybe", "GET", 400, "?passing"),
-        ("/v1/health/service/digits?filter=x", "GET", 400, "no ?filter"),
         ("/v1/health/service/digits?dc=x", "GET", 500, "No path to datacenter"),
         ("/v1/agent/service/none", "GET", 404, "unknown service ID: none"),
         ("/v1/agent/service/maintenance/none", "PUT", 400, "Missing value for enable"),
         ("/v1/agent/service/maintenance/none?enable=true", "PUT", 404, "Unknown service"),
         ("/v1/agent/check/pass/none", "PUT", 404, "Unknown check"),
         ("/v1/kv/", "GET", 400, "Missing key name"),
+        ("/v1/kv/k?acquire=s", "PUT", 400, "no sessions and no locks"),
+        ("/v1/session/create", "PUT", 400, "no sessions and no locks"),
+        ("/v1/health/service/digits?partition=x", "GET", 400, "Partitions are a Consul Enterprise feature"),
+        ("/v1/health/service/digits?filter=x&index=1", "GET", 400, "boolean expression"),
+        ("/v1/agent/service/a%0Ab", "GET", 404, "/v1/agent/service/a b is not served here"),
     ],
 )
 async def test_errors_are_one_line_of_text(ask, path, method, status, text):
