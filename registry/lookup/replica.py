@@ -6,7 +6,7 @@ A list is whole only when the last part of a snapshot has come; until then the l
 from bisect import bisect_left
 
 from registry.errors import InvalidAnswer
-from registry.lookup.wire import Change, Event, Heartbeat, Part, Resync, Row, to_instance
+from registry.lookup.wire import Change, Event, Heartbeat, Part, Resync, to_instance
 from registry.model import Instance
 
 
@@ -19,7 +19,7 @@ class Replica:
         self._service = service
         self._ids: list[str] = []
         self._instances: list[Instance] = []
-        self._pending: list[Row] = []
+        self._pending: list[Instance] = []
         self._parts = 0
 
     @property
@@ -47,10 +47,10 @@ class Replica:
         if event.part != self._parts + 1 or event.part > event.parts:
             raise InvalidAnswer(f"the look-up service sent part {event.part} of {event.parts} out of order")
         self._parts = event.part
-        self._pending += event.instances
+        self._pending += [to_instance(row, self._service) for row in event.instances]
         if event.part < event.parts:
             return False
-        found = {row.id: to_instance(row, self._service) for row in self._pending}
+        found = {each.id: each for each in self._pending}
         self._ids = sorted(found)
         self._instances = [found[each] for each in self._ids]
         self._pending, self._parts = [], 0

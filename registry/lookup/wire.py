@@ -4,7 +4,7 @@ An answer is one JSON object, a stream one JSON object per line. Fields that hol
 row of an ordinary instance takes about 80 bytes. Zone and version stand beside the metadata, not in it.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -20,17 +20,20 @@ PORT = 8700
 # Seconds without contact to the registry, as in the body.
 STALE_FOR = "Stale-For"
 
+# What every language has.
+_Int = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+
 
 class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One instance."""
 
     id: str
     address: str
-    port: int
+    port: _Int
     health: Health = Health.PASSING
     zone: str = ""
     version: str = ""
-    weight: int = 1
+    weight: _Int = 1
     node: str = ""
     tags: tuple[str, ...] = ()
     meta: dict[str, str] = {}

@@ -1,7 +1,10 @@
-"""The law of a ``Directory``, run over the embedded registry, a real Consul agent and the shipped fake.
+"""The law of a ``Directory``, over everything that keeps it.
+
+It runs over the embedded registry, a real Consul agent, a cluster of three real servers (written to one, read from
+another), the look-up service over an embedded and over a real registry (read through it), and the shipped fake.
 
 1. What is registered is seen: by a look-up and by a watch, as it was registered, passing from the start.
-2. What is filtered out is not seen; tag, zone and version narrow, they never add.
+2. What is filtered out is not seen; tag, zone, version and metadata narrow, they never add.
 3. Draining is leaving: once ``maintenance(id, True)`` returned, no passing look-up names the instance; all-health
    look-ups name it as ``draining``. Back in service it is passing again.
 4. Once ``deregister(id)`` returned, no look-up names the instance; doing it again is no error.
@@ -10,7 +13,10 @@
 7. Health is what the checks say: silence past a TTL and a port nobody answers are critical, and a beat is passing.
 8. An id belongs to one living instance; the same instance may register again, and a dead one may be replaced.
 
-The static list keeps 5 and 6 only: it takes no registrations.
+"Once returned" holds for who reads where the write was made. Through another server, or a look-up service, a write is
+seen *soon*, not at once: there the tests wait for it, and then hold it to the same.
+
+The static list keeps 2, 5 and 6 only: it takes no registrations. So does the look-up service's client by itself.
 """
 
 import asyncio
@@ -21,9 +27,8 @@ import pytest
 
 from infra.consul.agent import free_port
 from registry import Health, HttpCheck, Registration, TcpCheck, TtlCheck, connect
-from registry.embedded import EmbeddedRegistry
-from registry.errors import RegistrationRefused, UnknownInstance
-from registry.testing import ScriptedDirectory
+from registry.errors import RegistrationRefused, UnknownInstance, Unsupported
+from tests.contracts.elsewhere import Elsewhere
 
 _numbers = itertools.count(1)
 
@@ -32,31 +37,6 @@ _numbers = itertools.count(1)
 def service():
     """A service name of this test's own: the real agent is shared."""
     return f"law-{os.getpid()}-{next(_numbers)}"
-
-
-@pytest.fixture
-async def real(registry_url):
-    """A directory on a registry with real checks."""
-    directory = connect(registry_url)
-    yield directory
-    await directory.close()
-
-
-@pytest.fixture(params=["embedded", pytest.param("consul", marks=pytest.mark.consul), "scripted"])
-async def directory(request):
-    """Any directory that takes registrations."""
-    if request.param == "scripted":
-        yield ScriptedDirectory()
-        return
-    if request.param == "embedded":
-        async with EmbeddedRegistry() as embedded:
-            directory = connect(embedded.url)
-            yield directory
-            await directory.close()
-        return
-    directory = connect(request.getfixturevalue("consul_agent").address)
-    yield directory
-    await directory.close()
 
 
 def me(service, number=1, **changes):
@@ -78,6 +58,13 @@ async def seen(directory, service, condition, **question):
             await asyncio.sleep(0.02)
 
 
+async def names(directory, service, expected, **question):
+    """A look-up names these: at once, or soon where the write was made elsewhere."""
+    if isinstance(directory, Elsewhere):
+        await seen(directory, service, lambda found: len(found) == len(expected), **question)
+    assert await ids(directory, service, **question) == expected
+
+
 def unhealthy(instances):
     return any(each.health is not Health.PASSING for each in instances)
 
@@ -91,7 +78,7 @@ async def test_what_is_registered_is_seen_as_it_was_registered(directory, servic
     assert (found.zone, found.version, found.weight, found.tags) == ("z1", "2", 7, ("a", "b"))
     assert found.meta["key"] == "Value"
     assert found.health is Health.PASSING
-    assert await directory.registered(f"{service}-1")
+    assert await directory.registered(me(service))
 
 
 async def test_registering_again_replaces(directory, service):
@@ -109,15 +96,18 @@ async def test_instances_are_ordered_by_id(directory, service):
 
 
 async def test_filters_narrow(directory, service):
-    await directory.register(me(service, 1, tags=("gpu", "x"), zone="a", version="1"))
+    await directory.register(me(service, 1, tags=("gpu", "x"), zone="a", version="1", meta={"rack": "r1"}))
     await directory.register(me(service, 2, tags=("gpu",), zone="b", version="1"))
-    await directory.register(me(service, 3, zone="a", version="2"))
+    await directory.register(me(service, 3, zone="a", version="2", meta={"rack": "r1", "gpu": "no"}))
     await seen(directory, service, lambda found: len(found) == 3)
     assert await ids(directory, service, tag="gpu") == ["1", "2"]
     assert await ids(directory, service, zone="a") == ["1", "3"]
     assert await ids(directory, service, version="1") == ["1", "2"]
     assert await ids(directory, service, tag="gpu", zone="a", version="1") == ["1"]
     assert await ids(directory, service, tag="none") == []
+    assert await ids(directory, service, meta={"rack": "r1"}) == ["1", "3"]
+    assert await ids(directory, service, meta={"rack": "r1", "gpu": "no"}) == ["3"]
+    assert await ids(directory, service, meta={"rack": "none"}) == []
 
 
 async def test_an_unknown_service_is_an_empty_list(directory, service):
@@ -126,7 +116,7 @@ async def test_an_unknown_service_is_an_empty_list(directory, service):
 
 
 async def test_an_unknown_id_is_told(directory, service):
-    assert not await directory.registered(f"{service}-1")
+    assert not await directory.registered(me(service))
     with pytest.raises(UnknownInstance):
         await directory.beat(f"{service}-1")
     with pytest.raises(UnknownInstance):
@@ -139,7 +129,7 @@ async def test_draining_is_leaving_and_coming_back(directory, service):
         await directory.register(me(service, number))
     await seen(directory, service, lambda found: len(found) == 2)
     await directory.maintenance(f"{service}-1", True, "because")
-    assert await ids(directory, service) == ["2"]
+    await names(directory, service, ["2"])
     everyone = (await directory.lookup(service, passing_only=False)).instances
     assert [each.health for each in everyone] == [Health.DRAINING, Health.PASSING]
     await directory.maintenance(f"{service}-1", False)
@@ -151,8 +141,8 @@ async def test_deregistered_is_gone(directory, service):
         await directory.register(me(service, number))
     await seen(directory, service, lambda found: len(found) == 2)
     await directory.deregister(f"{service}-1")
-    assert await ids(directory, service, passing_only=False) == ["2"]
-    assert not await directory.registered(f"{service}-1")
+    await names(directory, service, ["2"], passing_only=False)
+    assert not await directory.registered(me(service))
     await directory.deregister(f"{service}-1")
 
 
@@ -253,6 +243,29 @@ async def test_a_dead_one_is_replaced_and_the_new_one_is_passing_at_once(real, s
 async def test_an_instance_without_a_check_is_passing(real, service):
     await real.register(me(service, check=None))
     assert await seen(real, service, len)
+
+
+async def test_a_directory_that_takes_no_registrations_says_so_and_what_to_do(service):
+    for address in ("static://127.0.0.1:9001", "lookup://127.0.0.1:8700"):
+        directory = connect(address)
+        for call in (
+            directory.register(me(service)),
+            directory.registered(me(service)),
+            directory.beat(f"{service}-1"),
+            directory.maintenance(f"{service}-1", True),
+            directory.deregister(f"{service}-1"),
+        ):
+            with pytest.raises(Unsupported, match="--registry consul://"):
+                await call
+        await directory.close()
+
+
+async def test_a_static_list_is_narrowed_by_filters():
+    directory = connect("static://127.0.0.1:9001")
+    assert len((await directory.lookup("anything")).instances) == 1
+    for question in ({"tag": "x"}, {"zone": "a"}, {"version": "1"}, {"meta": {"k": "v"}}):
+        assert (await directory.lookup("anything", **question)).instances == ()
+    await directory.close()
 
 
 async def test_a_static_list_is_followed_and_never_changes():
