@@ -1,23 +1,34 @@
 """The commands ``registry`` (start the embedded one) and ``lookup`` (ask any). Errors of this package pass through."""
 
 import asyncio
-import json
+import io
+import logging
 import signal
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
-
-if TYPE_CHECKING:
-    from registry.directory import Directory
-    from registry.model import Delta, Instance, Snapshot
 
 INTERRUPTED = 130
 
 
-@click.command()
+class _Registry(click.Group):
+    """``registry`` itself starts one; its sub-command is imported when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return ["lookup"]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - as above
+        if cmd_name != "lookup":
+            return None
+        from registry.lookup.cli import lookup as command
+
+        return command
+
+
+@click.group(cls=_Registry, invoke_without_command=True)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
 @click.option("--port", default=8500, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free port.")
 @click.option(
@@ -25,7 +36,8 @@ INTERRUPTED = 130
     type=click.Path(dir_okay=False, path_type=Path),
     help="Keep what is registered in this file over a restart.",
 )
-def registry(host: str, port: int, file: Path | None) -> None:
+@click.pass_context
+def registry(ctx: click.Context, host: str, port: int, file: Path | None) -> None:
     """Start a Consul-compatible registry in one process.
 
     For a laptop and for tests; production wants Consul.
@@ -35,18 +47,40 @@ def registry(host: str, port: int, file: Path | None) -> None:
       twostep registry
       twostep registry --port 8600 --file registry.json
     """
-    _run(_serve(host, port, file))
+    if ctx.invoked_subcommand is None:
+        _run(_serve(host, port, file))
+
+
+def _pairs(ctx: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:  # noqa: ARG001 - click's signature
+    found: dict[str, str] = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        if not (key and equals):
+            raise click.BadParameter(f"{text!r} is not KEY=VALUE, such as gpu=a100")
+        if found.setdefault(key, value) != value:
+            raise click.BadParameter(f"{key} is given twice, and nothing is both {found[key]} and {value}")
+    return found
 
 
 @click.command()
 @click.argument("service")
-@click.option("--registry", "address", metavar="URL", help="consul://HOST:PORT or static://HOST:PORT,…")
+@click.option("--registry", "address", metavar="URL", help="consul://HOST:PORT, lookup://HOST:PORT or static://…")
 @click.option("--all", "everything", is_flag=True, help="Also instances that are not passing.")
 @click.option("--tag", default="", help="Only instances with this tag.")
 @click.option("--zone", default="", help="Only instances in this zone.")
 @click.option("--version", default="", help="Only instances of this version.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document; with --watch one JSON line per change.")
+@click.option(
+    "--meta", multiple=True, metavar="KEY=VALUE", callback=_pairs, help="Only with this metadata; repeatable."
+)
+@click.option("--explain", is_flag=True, help="Say of every instance why it is in or out.")
 @click.option("--watch", is_flag=True, help="Go on and print changes, until Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document; with --watch one JSON line per event.")
+@click.option(
+    "--cache",
+    metavar="DIR",
+    type=click.Path(file_okay=False),
+    help="Keep the list here, and take it from here while the registry is away.",
+)
 def lookup(
     *,
     service: str,
@@ -55,28 +89,45 @@ def lookup(
     tag: str,
     zone: str,
     version: str,
-    as_json: bool,
+    meta: dict[str, str],
+    explain: bool,
     watch: bool,
+    as_json: bool,
+    cache: str | None,
 ) -> None:
     """Show where the instances of SERVICE are.
 
-    The registry is --registry, else TWOSTEP_REGISTRY, else CONSUL_HTTP_ADDR, else consul://127.0.0.1:8500. Exits
-    with 1 when there is no instance to show.
+    The registry is --registry, else TWOSTEP_REGISTRY, else CONSUL_HTTP_ADDR, else consul://127.0.0.1:8500. --cache is
+    TWOSTEP_CACHE_DIR when not given. In a pipe each instance is a line of columns between tabs: id, address, health,
+    zone, version, weight, tags; with --explain: in or out, id, address, health, weight, reasons. Exits with 1 when
+    there is no instance to show.
 
     \b
     Example:
       twostep lookup digits
+      twostep lookup digits --explain --zone eu-1
       twostep lookup digits --all --json
       twostep lookup digits --watch --registry consul://10.0.0.5:8500
+      twostep lookup digits --meta gpu=a100 | cut -f 2
     """
     from registry.connect import connect
+    from registry.lookupcommand import explain_once, follow, show_once
+    from registry.query import Query
 
-    question = {"tag": tag, "zone": zone, "version": version, "passing_only": not everything}
-    directory = connect(address)
+    if watch and explain:
+        raise click.UsageError("--explain looks once and --watch goes on: leave one of them out")
+    for given in (service, tag, zone, version, *meta, *meta.values()):
+        if not given.isascii() and given != given.encode(errors="replace").decode():
+            raise click.UsageError(f"{given!r} is not text in this system's encoding")
+    _plain_warnings()
+    query = Query(service, tag=tag, zone=zone, version=version, meta=meta, passing_only=not everything)
+    directory = connect(address, cache=cache)
     if watch:
-        _run(_follow(directory, service, question, as_json))
+        _run(follow(directory, query, as_json=as_json))
+    elif explain:
+        _run(explain_once(directory, query, as_json=as_json))
     else:
-        _run(_show(directory, service, question, as_json))
+        _run(show_once(directory, query, as_json=as_json))
 
 
 def _run(main: Coroutine[Any, Any, int]) -> None:
@@ -119,89 +170,8 @@ async def _serve(host: str, port: int, file: Path | None) -> int:
     return 0
 
 
-async def _show(directory: "Directory", service: str, question: dict[str, Any], as_json: bool) -> int:
-    try:
-        snapshot = await directory.lookup(service, **question)
-        others = 0
-        if not snapshot.instances and question["passing_only"]:
-            others = len((await directory.lookup(service, **(question | {"passing_only": False}))).instances)
-    finally:
-        await directory.close()
-    if as_json:
-        click.echo(json.dumps(_document(snapshot), indent=2))
-    elif snapshot.instances:
-        _table(snapshot)
-    if snapshot.instances:
-        return 0
-    hint = f"; {others} not passing, --all shows them" if others else "; is the name right, and is a node running?"
-    click.echo(f"error: no instance of {service} at {directory.source}{hint}", err=True)
-    return 1
-
-
-async def _follow(directory: "Directory", service: str, question: dict[str, Any], as_json: bool) -> int:
-    from registry.model import diff
-
-    watch = directory.watch(service, **question)
-    last = None
-    try:
-        # A watch is quiet while the registry is away; the first answer, or none, is worth a word.
-        await directory.lookup(service, **question)
-        async for snapshot in watch:
-            if as_json:
-                click.echo(json.dumps(_document(snapshot)))
-            else:
-                _changes(snapshot, diff(last, snapshot))
-            sys.stdout.flush()
-            last = snapshot
-    finally:
-        await directory.close()
-    return 0
-
-
-def _document(snapshot: "Snapshot") -> dict[str, Any]:
-    import msgspec
-
-    document: dict[str, Any] = msgspec.to_builtins(snapshot)
-    for each, instance in zip(document["instances"], snapshot.instances, strict=True):
-        each["endpoint"] = instance.endpoint
-    return document
-
-
-def _row(instance: "Instance") -> tuple[str, ...]:
-    return (
-        instance.id,
-        instance.endpoint,
-        instance.health,
-        instance.zone or "-",
-        instance.version or "-",
-        str(instance.weight),
-        ",".join(instance.tags) or "-",
-    )
-
-
-def _table(snapshot: "Snapshot") -> None:
-    columns = ("id", "address", "health", "zone", "version", "weight", "tags")
-    rows = [_row(instance) for instance in snapshot.instances]
-    if not sys.stdout.isatty():
-        for row in rows:
-            click.echo("\t".join(row))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    colours = {"passing": "green", "warning": "yellow", "critical": "red", "draining": "blue"}
-    table = Table(*columns, title=f"{snapshot.service} at {snapshot.source}", title_justify="left")
-    for row in rows:
-        table.add_row(*row, style=colours[row[2]])
-    Console().print(table)
-
-
-def _changes(snapshot: "Snapshot", delta: "Delta") -> None:
-    from datetime import datetime
-
-    when = datetime.fromtimestamp(snapshot.fetched_at).astimezone().strftime("%H:%M:%S")
-    for sign, instances in (("+", delta.added), ("-", delta.removed), ("~", delta.changed)):
-        for instance in instances:
-            click.echo(f"{when} {sign} " + "  ".join(_row(instance)))
-    count = len(snapshot.instances)
-    click.echo(f"{when} = {count} instance{'' if count == 1 else 's'} of {snapshot.service}")
+def _plain_warnings() -> None:
+    """What the package logs is for the user here; and text that standard output's encoding lacks is spelt out."""
+    logging.basicConfig(format="warning: %(message)s", level=logging.WARNING, stream=sys.stderr)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")

@@ -2,14 +2,16 @@
 
 An instance's health is the worst of its checks, those of its machine included; a maintenance check makes it
 *draining*. Check output is ignored: a time in it would be a change at every run. A service id is unique on one agent
-only, so ids that collide across machines become ``id@node``. Large answers (10,000 instances are 13 MB) are decoded in
-steps of about 128 kB, between which an event loop can do other work: ``msgspec`` holds the interpreter lock, so a
-thread would not help.
+only, so ids that collide across machines become ``id@node``. A list is ``[]`` when it is empty and never ``null``
+(Consul 1.8 and the source of today's), so ``null`` is no answer; inside an entry it is common. Large answers (10,000
+instances are 13 MB) are decoded in steps of about 128 kB, between which an event loop can do other work: ``msgspec``
+holds the interpreter lock, so a thread would not help.
 """
 
 from collections import Counter
-from collections.abc import Generator, Iterator
-from typing import Any
+from collections.abc import Generator, Iterable, Iterator
+from operator import attrgetter
+from typing import Annotated, Any
 
 import msgspec
 
@@ -18,20 +20,30 @@ from registry.errors import InvalidAnswer
 from registry.model import Health, Instance
 
 STEP = 128 * 1024
+# Thirty times what the limits on metadata and check output allow; decoding this much takes about 20 ms.
+LARGEST_ENTRY = 4 * 1024 * 1024
+_FREED_AT_ONCE = 5000
 NODE_MAINTENANCE = "_node_maintenance"
 SERVICE_MAINTENANCE = "_service_maintenance:"
 
 # What a list entry starts with. A quote inside a JSON string is escaped, so these bytes are never part of a string.
 _BOUNDARY = b'},{"Node":{'
 
+_MOST = 65535
+_UNREADABLE = "the registry's list of instances cannot be read"
+
 _SEVERITY = {"passing": 0, "warning": 1}
 _BY_SEVERITY = (Health.PASSING, Health.WARNING, Health.CRITICAL)
 
 
+# What Go's int holds.
+_Int = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+
+
 # Without gc: made and dropped by the ten thousand and never cyclic; a collection among them held a loop for 28 ms.
 class _Weights(msgspec.Struct, rename="pascal", gc=False):
-    passing: int = 1
-    warning: int = 1
+    passing: _Int = 1
+    warning: _Int = 1
 
 
 class _Node(msgspec.Struct, gc=False):
@@ -41,7 +53,7 @@ class _Node(msgspec.Struct, gc=False):
 
 class _Service(msgspec.Struct, rename="pascal", gc=False):
     service: str
-    port: int = 0
+    port: _Int = 0
     id: str = msgspec.field(name="ID", default="")
     address: str | None = None
     tags: list[str] | None = None
@@ -78,6 +90,15 @@ class Registered(msgspec.Struct, frozen=True, kw_only=True):
     alive: bool
 
 
+class _AgentConfig(msgspec.Struct, rename="pascal"):
+    datacenter: str = ""
+
+
+class _AgentSelf(msgspec.Struct, rename="pascal"):
+    config: _AgentConfig
+
+
+_AGENT_SELF = msgspec.json.Decoder(_AgentSelf)
 _ENTRIES = msgspec.json.Decoder(list[_Entry])
 _AGENT_HEALTH = msgspec.json.Decoder(_AgentHealth)
 
@@ -92,39 +113,62 @@ def health_of(checks: list[_Check] | None) -> Health:
     return _BY_SEVERITY[worst]
 
 
-def decode_in_steps(body: bytes, size: int = STEP) -> Generator[None, None, tuple[Instance, ...]]:
+def decode_in_steps(body: Iterable[bytes], size: int = STEP) -> Generator[None, None, tuple[Instance, ...]]:
     """Instances in an answer of ``/v1/health/service``, ordered by id, as the generator's return value.
 
-    It stops at a ``yield`` about every ``size`` bytes, so that a large answer need not hold an event loop up. Raises
-    ``InvalidAnswer``.
+    ``body``: the answer in pieces. It stops at a ``yield`` about every ``size`` bytes, so that a large answer need not
+    hold an event loop up. No byte is decoded more than about twice. Raises ``InvalidAnswer``.
     """
     found: list[Instance] = []
     try:
-        for part in split(body, size):
-            found += _entries(part)
-            yield
+        yield from _decoded(body, size, found)
+        return _ordered(found)
     except InvalidAnswer:
-        # Either the answer is broken or it was cut at a boundary inside an entry: the whole of it decides.
-        found = _entries(body)
-    return _ordered(found)
+        while found:  # letting go of very many takes its time too
+            del found[-_FREED_AT_ONCE:]
+            yield
+        raise
 
 
-def split(body: bytes, size: int = STEP) -> Iterator[bytes]:
+def _decoded(body: Iterable[bytes], size: int, found: list[Instance]) -> Generator[None, None, None]:
+    pending: bytes | None = None
+    enough = 0
+    for number, part in enumerate(split(body, size)):
+        if number:
+            yield
+        pending = part if pending is None else pending[:-1] + b"," + part[1:]
+        if len(pending) < enough:
+            continue
+        try:
+            found += _entries(pending)
+        except _Malformed as error:
+            # Broken, or cut at a boundary inside an entry: with as much again it may make sense.
+            enough = 2 * len(pending)
+            if enough > LARGEST_ENTRY:
+                raise InvalidAnswer(str(error)) from error
+        else:
+            pending, enough = None, 0
+    if pending is not None:
+        found += _entries(pending)
+
+
+def split(body: Iterable[bytes], size: int = STEP) -> Iterator[bytes]:
     """Cut a JSON list of entries into JSON lists of about ``size`` bytes each, without parsing it.
 
     A cut inside an entry leaves unbalanced brackets, so decoding such a part fails and never gives a wrong value.
+    Raises ``InvalidAnswer`` when there is nowhere to cut for ``LARGEST_ENTRY`` bytes.
     """
-    if len(body) <= 2 * size:
-        yield body
-        return
-    start, opening = 0, b""
-    while True:
-        cut = body.find(_BOUNDARY, start + size)
-        if cut < 0:
-            yield opening + body[start:]
-            return
-        yield opening + body[start : cut + 1] + b"]"
-        start, opening = cut + 2, b"["
+    rest, opening, searched = bytearray(), b"", size
+    for piece in body:
+        rest += piece
+        while (cut := rest.find(_BOUNDARY, searched)) >= 0:
+            yield opening + rest[: cut + 1] + b"]"
+            del rest[: cut + 2]
+            opening, searched = b"[", size
+        searched = max(size, len(rest) - len(_BOUNDARY))
+        if len(rest) > LARGEST_ENTRY:
+            raise InvalidAnswer(f"{_UNREADABLE}: an entry of more than {LARGEST_ENTRY >> 20} MB")
+    yield opening + rest
 
 
 def decode_registered(body: bytes) -> Registered | None:
@@ -142,6 +186,14 @@ def decode_registered(body: bytes) -> Registered | None:
         port=answer.service.port,
         alive=health_of(ordinary) is not Health.CRITICAL,
     )
+
+
+def decode_datacenter(body: bytes) -> str:
+    """The datacenter of the agent that answered ``/v1/agent/self`` so. Raises ``InvalidAnswer``."""
+    try:
+        return _AGENT_SELF.decode(body).config.datacenter
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise InvalidAnswer(f"the registry's answer about its agent cannot be read: {error}") from error
 
 
 def encode(registration: Registration) -> bytes:
@@ -185,11 +237,17 @@ def _check(check: Check) -> dict[str, Any]:
     return {"TTL": duration(check.ttl)}
 
 
+class _Malformed(InvalidAnswer):
+    """It is no JSON, or not all of it."""
+
+
 def _entries(body: bytes) -> list[Instance]:
     try:
         return [_instance(entry) for entry in _ENTRIES.decode(body)]
+    except msgspec.ValidationError as error:
+        raise InvalidAnswer(f"{_UNREADABLE}: {error}") from error
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise InvalidAnswer(f"the registry's list of instances cannot be read: {error}") from error
+        raise _Malformed(f"{_UNREADABLE}: {error}") from error
 
 
 def _instance(entry: _Entry) -> Instance:
@@ -199,21 +257,24 @@ def _instance(entry: _Entry) -> Instance:
         id=service.id or service.service,
         service=service.service,
         address=service.address or entry.node.address,
-        port=service.port,
+        # Consul takes any number, and one odd registration must not cost the list; port 0 stands for none.
+        port=service.port if 0 <= service.port <= _MOST else 0,
         health=health,
         node=entry.node.name,
         zone=meta.get("zone", ""),
         version=meta.get("version", ""),
-        weight=weights.warning if health is Health.WARNING else weights.passing,
+        weight=max(0, min(_MOST, weights.warning if health is Health.WARNING else weights.passing)),
         tags=tuple(service.tags or ()),
         meta=meta,
     )
 
 
 def _ordered(found: list[Instance]) -> tuple[Instance, ...]:
-    if len({each.id for each in found}) < len(found):
-        count = Counter(each.id for each in found)
+    count = Counter(each.id for each in found)
+    if len(count) < len(found):
         found = [
             msgspec.structs.replace(each, id=f"{each.id}@{each.node}") if count[each.id] > 1 else each for each in found
         ]
-    return tuple(sorted(found, key=lambda each: each.id))
+        if len({each.id for each in found}) < len(found):
+            raise InvalidAnswer(f"{_UNREADABLE}: one instance stands in it twice")
+    return tuple(sorted(found, key=attrgetter("id")))

@@ -1,20 +1,22 @@
 """HTTP to one Consul agent, through py-consul's asynchronous client; where foreign errors become ours.
 
-py-consul brings scheme, TLS and address handling; its typed calls hide headers, ``stale`` and raw bytes, so its HTTP
-layer is called with our own callback. It needs a running loop when built and lets CONSUL_HTTP_TOKEN override its own
-argument, so it is built at the first call and the token header is ours. Blocking queries have a client, and so
+py-consul's typed calls hide headers, ``stale`` and raw bytes, so its HTTP layer is called with our own callback. It
+needs a running loop when built, so that happens at the first call. Blocking queries have a client, and so
 connections, of their own: a long wait never queues behind a request. No message ever holds a token.
 """
 
+import asyncio
+import logging
 import os
+import ssl
 from collections.abc import Awaitable, Container, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
-import consul.aio
 import msgspec
 
+from registry.consulsettings import ConsulSettings
+from registry.consultransport import CONNECT_WITHIN, Transport
 from registry.errors import (
     ConfigurationError,
     InvalidAnswer,
@@ -22,60 +24,65 @@ from registry.errors import (
     RegistryError,
     RegistryUnavailable,
 )
+from registry.wording import printable
+
+log = logging.getLogger(__name__)
 
 # A loaded agent has been seen taking 12 s over one call (consul #3852); past that it counts as away.
 TIMEOUT = 15.0
-# A blocking query holds its connection, and aiohttp's own limit is 100.
-_WATCHES = 4096
+_LARGEST_INDEX = 2**64 - 1
+# How an open-source agent refuses a namespace: with the words below, and status 400.
+_ENTERPRISE = b"Namespaces are a Consul Enterprise feature"
+_NO_PATH = b"No path to datacenter"
+_NO_TLS = b"HTTP request to an HTTPS server"
+
+_WANTS_CERTIFICATE = "it wants a client certificate it knows: CONSUL_CLIENT_CERT and CONSUL_CLIENT_KEY"
+# OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH.
+_MISMATCH = {62, 64}
 
 Params = Sequence[tuple[str, str | int]]
 
 
-@dataclass(frozen=True, slots=True)
-class ConsulSettings:
-    """How to reach an agent. ``verify``: True, False or the path of a CA file; ``cert``: certificate and key files."""
-
-    host: str = "127.0.0.1"
-    port: int = 8500
-    scheme: str = "http"
-    token: str = field(default="", repr=False)
-    verify: bool | str = True
-    cert: tuple[str, str] | str | None = None
-
-    @property
-    def source(self) -> str:
-        """The address to show, and to paste into TWOSTEP_REGISTRY."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'consul' if self.scheme == 'http' else self.scheme}://{host}:{self.port}"
-
-
 class Answer(msgspec.Struct, frozen=True):
-    """An answer whose status is 2xx or was expected; header names in lower case."""
+    """An answer whose status is 2xx or was expected; header names in lower case, the body in pieces."""
 
     status: int
     headers: Mapping[str, str]
-    body: bytes
+    pieces: Sequence[bytes] = ()
 
     @property
     def found(self) -> bool:
         """Whether the agent knows the thing asked for."""
         return self.status != 404
 
+    @property
+    def body(self) -> bytes:
+        """The whole of it; for a list of instances take the pieces."""
+        return b"".join(self.pieces)
+
+    @property
+    def size(self) -> int:
+        """Bytes in the body."""
+        return sum(map(len, self.pieces))
+
     def number(self, header: str) -> int:
-        """A header's whole number; 0 when it is absent or no number."""
+        """A header's whole number; 0 when it is absent, no number, or more than Consul's 64 bits hold."""
         text = self.headers.get(header, "")
-        return int(text) if text.isdecimal() else 0
+        number = int(text) if text.isascii() and text.isdigit() and len(text) <= 20 else 0
+        return number if number <= _LARGEST_INDEX else 0
 
 
 class ConsulHttp:
-    """GET and PUT on one agent; ``close`` it in the loop it was used in.
+    """GET and PUT on one agent, in the namespace of the settings; ``close`` it in the loop it was used in.
 
     Both take statuses to ``expect`` besides 2xx (a 404 is often an answer) and raise ``RegistryError``.
     """
 
     def __init__(self, settings: ConsulSettings) -> None:
         self.settings = settings
-        self._clients: dict[bool, Any] = {}
+        self._tls: ssl.SSLContext | None = None
+        self._clients: dict[bool, Transport] = {}
+        self._namespace = settings.namespace
 
     async def get(
         self,
@@ -87,66 +94,92 @@ class ConsulHttp:
         expect: Container[int] = (),
     ) -> Answer:
         """Ask; ``within`` seconds is for all of it, connecting included."""
-        http = self._client(blocking)
-        arguments = {"params": list(params), "headers": self._headers(), "connections_timeout": within, "raw": True}
-        return await self._answer(http.get(_as_is, path, **arguments), within, expect)
+        return await self._call("get", path, params, expect, within=within, blocking=blocking)
 
     async def put(self, path: str, params: Params = (), data: bytes = b"", *, expect: Container[int] = ()) -> Answer:
         """Tell."""
-        http = self._client(False)
-        arguments = {"params": list(params), "headers": self._headers(), "connections_timeout": TIMEOUT, "data": data}
-        return await self._answer(http.put(_as_is, path, **arguments), TIMEOUT, expect)
+        return await self._call("put", path, params, expect, data=data)
 
     async def close(self) -> None:
         """Give connections back; a later call opens new ones."""
         clients, self._clients = self._clients, {}
         for client in clients.values():
-            await client.http.close()
+            await client.close()
 
-    def _client(self, blocking: bool) -> Any:
+    async def _call(
+        self,
+        verb: str,
+        path: str,
+        params: Params,
+        expect: Container[int],
+        *,
+        within: float = TIMEOUT,
+        blocking: bool = False,
+        **arguments: object,
+    ) -> Answer:
+        client = await self._client(blocking)
+        token = self.settings.token.read()
+        namespace = self._namespace
+        response = await self._response(
+            getattr(client, verb)(
+                _as_is,
+                path,
+                params=[*params, ("ns", namespace)] if namespace else list(params),
+                headers={"X-Consul-Token": token} if token else {},
+                connections_timeout=within,
+                **arguments,
+            ),
+            within,
+        )
+        if response.code == 400 and namespace and _ENTERPRISE in _start(response):
+            if self._namespace:
+                log.warning("%s has no namespaces; %s is left out from now on", self.settings.source, namespace)
+            self._namespace = ""
+            return await self._call(verb, path, params, expect, within=within, blocking=blocking, **arguments)
+        if 200 <= response.code < 300 or response.code in expect:
+            headers = {name.lower(): value for name, value in response.headers.items()}
+            return Answer(response.code, headers, response.body)
+        raise self._refusal(response.code, _start(response))
+
+    async def _client(self, blocking: bool) -> Transport:
+        if self.settings.scheme == "https" and self._tls is None:
+            # Reading the machine's certificate authorities takes 0.1 s.
+            self._tls = await asyncio.to_thread(self.settings.tls)
         if blocking not in self._clients:
-            settings = self.settings
-            host = f"[{settings.host}]" if ":" in settings.host else settings.host
-            try:
-                self._clients[blocking] = consul.aio.Consul(
-                    host=host,
-                    port=settings.port,
-                    scheme=settings.scheme,
-                    # Without TLS there is nothing to verify, and reading the CA files would hold the loop for 0.1 s.
-                    verify=settings.verify if settings.scheme == "https" else False,
-                    cert=settings.cert,
-                    connections_limit=_WATCHES if blocking else None,
-                )
-            except OSError as error:  # ssl.SSLError is one
-                raise ConfigurationError(f"TLS files for {settings.source} cannot be used: {error}") from error
-        return self._clients[blocking].http
+            self._clients[blocking] = Transport(self.settings, self._tls, blocking=blocking)
+        return self._clients[blocking]
 
-    def _headers(self) -> dict[str, str]:
-        return {"X-Consul-Token": self.settings.token} if self.settings.token else {}
-
-    async def _answer(self, call: Awaitable[Any], within: float, expect: Container[int]) -> Answer:
+    async def _response(self, call: Awaitable[Any], within: float) -> Any:
         try:
-            response = await call
+            return await call
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            cause = error.__cause__ or error  # aiohttp's own pass for those of TLS too, and say less
+            if isinstance(cause, ssl.SSLError):
+                raise ConfigurationError(f"no safe connection to {self.settings.source}: {_distrust(cause)}") from error
             raise RegistryUnavailable(
-                f"no answer from {self.settings.source} ({_reason(error, within)}); "
+                f"no answer from {self.settings.source} ({_reason(error, within)}{self._suspicion(error)}); "
                 "check the address, or start one with: twostep registry"
             ) from error
-        body = response.body if isinstance(response.body, bytes) else response.body.encode()
-        if 200 <= response.code < 300 or response.code in expect:
-            return Answer(response.code, {name.lower(): value for name, value in response.headers.items()}, body)
-        raise self._refusal(response.code, body)
+
+    def _suspicion(self, error: Exception) -> str:
+        # The alert that says so may be lost with the connection.
+        broken = isinstance(error, aiohttp.ServerDisconnectedError | ConnectionError)
+        if broken and self.settings.scheme == "https" and not self.settings.cert:
+            return f"; {_WANTS_CERTIFICATE}"
+        return ""
 
     def _refusal(self, status: int, body: bytes) -> RegistryError:
-        source = self.settings.source
-        said = body.decode(errors="replace").strip()
-        text = said.splitlines()[0][:200] if said else "no reason given"
-        if self.settings.token:
-            text = text.replace(self.settings.token, "(token)")
+        settings = self.settings
+        source = settings.source
+        text = printable(settings.token.hide(body.decode(errors="replace"))) or "no reason given"
         if status in {401, 403}:
             return PermissionDenied(f"{source} refused access: {text}; check the token in CONSUL_HTTP_TOKEN")
+        if _NO_PATH in body:
+            return RegistryUnavailable(f"{source} knows no way to datacenter {settings.dc!r}; check dc in the address")
         if status == 429 or status >= 500:
             return RegistryUnavailable(f"{source} cannot answer now: {text} ({status})")
+        if _NO_TLS in body:
+            return ConfigurationError(f"{source} speaks HTTPS: write https:// or set CONSUL_HTTP_SSL=true")
         if status == 400:
             return ConfigurationError(f"{source} refused the request: {text}")
         return InvalidAnswer(f"{source} answered {status}, as Consul would not ({text}); is the address right?")
@@ -156,7 +189,27 @@ def _as_is(response: Any) -> Any:
     return response
 
 
+def _start(response: Any) -> bytes:
+    return b"".join(response.body[:8])[:4096]
+
+
+def _distrust(error: ssl.SSLError) -> str:
+    """What is wrong between two ends of TLS, with what to do."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        mismatch = error.verify_code in _MISMATCH
+        remedy = "the name it has in CONSUL_TLS_SERVER_NAME" if mismatch else "its authority in CONSUL_CACERT"
+        return f"its certificate is refused: {error.verify_message}; give {remedy}"
+    reason = error.reason or str(error)
+    if "WRONG_VERSION" in reason or "RECORD_LAYER" in reason:
+        return "it does not speak TLS; write http:// in place of https://, or CONSUL_HTTP_SSL=false"
+    if "ALERT" in reason and ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason):
+        return _WANTS_CERTIFICATE
+    return reason.replace("_", " ").lower()
+
+
 def _reason(error: BaseException, within: float) -> str:
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return f"no connection within {CONNECT_WITHIN:g} s"
     if isinstance(error, TimeoutError):
         return f"nothing within {within:g} s"
     if isinstance(error, aiohttp.ClientConnectorError):

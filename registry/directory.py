@@ -120,8 +120,11 @@ class Directory(Protocol):
         """Make an instance known, or replace the one with the same id. Raises ``RegistryError``."""
         ...
 
-    async def registered(self, instance_id: str) -> bool:
-        """Whether the registry still knows this id (an agent that lost its data does not)."""
+    async def registered(self, registration: Registration) -> bool:
+        """Whether the registry still knows this instance (an agent that lost its data does not).
+
+        Raises ``RegistrationRefused`` when its id now belongs to a living instance at another address.
+        """
         ...
 
     async def beat(self, instance_id: str, note: str = "") -> None:

@@ -32,6 +32,13 @@ class Query(msgspec.Struct, frozen=True):
     meta: Mapping[str, str] = {}
     passing_only: bool = True
 
+    @property
+    def filters(self) -> Filters:
+        """All but the service, to ask a directory with."""
+        return Filters(
+            tag=self.tag, zone=self.zone, version=self.version, meta=self.meta, passing_only=self.passing_only
+        )
+
     def wants(self, instance: Instance) -> bool:
         """Whether an instance is in the answer."""
         return (

@@ -1,8 +1,10 @@
 """Keeping one instance registered for as long as its program runs, whatever the registry does meanwhile.
 
 ``Registrar`` is an async context manager. A registration that is itself wrong is raised on entering; a registry that
-is away is not: it is tried again in the background, and the instance goes on serving. Every beat it reports (TTL) or
-asks whether it is still known, and registers again when it was forgotten. Leaving deregisters, within a bound.
+is away is not: it is tried again in the background, and the instance goes on serving. Entering takes five seconds at
+most; a refusal that comes later is logged as an error. Every beat it asks whether its id is still known and still its
+own, reports (TTL), and registers again when it was forgotten. When another living instance has taken the id over, that
+one is left alone, also on leaving, until it is gone. Leaving deregisters, within a bound.
 All of it is one step, ``_sync``, that brings the registry to the wanted state; a lock keeps two from interleaving.
 """
 
@@ -15,7 +17,7 @@ from typing import Self
 import msgspec
 
 from registry.directory import Directory, Registration, TtlCheck
-from registry.errors import RegistryError, RegistryUnavailable, UnknownInstance
+from registry.errors import RegistrationRefused, RegistryError, RegistryUnavailable, UnknownInstance
 from registry.timing import Backoff, Clock, SystemClock
 
 log = logging.getLogger(__name__)
@@ -23,6 +25,9 @@ log = logging.getLogger(__name__)
 BEAT = 5.0
 # A TTL must last three beats: one may be lost and one late.
 BEATS_PER_TTL = 3.0
+# A loaded agent has been seen taking 12 s over one beat (consul #3852).
+LEAST_TTL = 15.0
+ENTER_WITHIN = 5.0
 DEREGISTER_WITHIN = 5.0
 
 
@@ -77,14 +82,23 @@ class Registrar:
         self._synced_at: float | None = None
 
     async def __aenter__(self) -> Self:
-        async with self._lock:
-            try:
-                await self._sync()
-            except RegistryError as error:
-                if not error.retryable:
-                    raise
-                self._failed(error)
-        self._loop = asyncio.create_task(self._keep(), name=f"registrar {self._registration.id}")
+        me, check = self._registration.id, self._registration.check
+        if isinstance(check, TtlCheck) and check.ttl < LEAST_TTL:
+            log.warning("%s has a ttl of %g s; a loaded registry needs %g s or more", me, check.ttl, LEAST_TTL)
+        first = asyncio.create_task(self._locked_sync(), name=f"register {me}")
+        try:
+            if await self._done_within(ENTER_WITHIN, first):
+                first.result()
+            else:
+                log.warning("%s is not registered yet: no answer within %g s, trying on", me, ENTER_WITHIN)
+        except RegistryError as error:
+            if not error.retryable:
+                raise
+            self._failed(error)
+        except asyncio.CancelledError:
+            first.cancel()
+            raise
+        self._loop = asyncio.create_task(self._keep(first), name=f"registrar {me}")
         return self
 
     async def __aexit__(self, *exception: object) -> None:
@@ -92,7 +106,7 @@ class Registrar:
             self._loop.cancel()
             await asyncio.wait({self._loop})
             self._loop = None
-        if not await self._within(DEREGISTER_WITHIN, self._directory.deregister(self._registration.id)):
+        if not await self._within(DEREGISTER_WITHIN, self._leave()):
             log.warning("%s was not deregistered: %s", self._registration.id, self._last_error)
         self._registered = False
 
@@ -118,12 +132,21 @@ class Registrar:
             synced_at=self._synced_at,
         )
 
-    async def _keep(self) -> None:
+    async def _keep(self, first: asyncio.Task[None]) -> None:
+        if not first.done():
+            try:
+                await first
+            except RegistryError as error:
+                self._failed(error)
         while True:
             in_a_row = self._failures_in_a_row
             await self._clock.sleep(self._backoff.delay(in_a_row - 1, self._rng) if in_a_row else self._every)
             async with self._lock:
                 await self._try_sync()
+
+    async def _locked_sync(self) -> None:
+        async with self._lock:
+            await self._sync()
 
     async def _try_sync(self) -> bool:
         try:
@@ -136,7 +159,11 @@ class Registrar:
     async def _sync(self) -> None:
         """Bring the registry to what is wanted. Raises ``RegistryError``; call it with the lock held."""
         if self._registered:
-            self._registered = await self._still_registered()
+            try:
+                self._registered = await self._still_registered()
+            except RegistrationRefused:
+                self._registered = False
+                raise
         if not self._registered:
             self._maintenance_set = False
             if self._maintenance is None:
@@ -153,12 +180,13 @@ class Registrar:
         self._synced_at = self._clock.time()
 
     async def _still_registered(self) -> bool:
-        if not self._beats:
-            return await self._directory.registered(self._registration.id)
-        try:
-            await self._directory.beat(self._registration.id)
-        except UnknownInstance:
+        if not await self._directory.registered(self._registration):
             return False
+        if self._beats:
+            try:
+                await self._directory.beat(self._registration.id)
+            except UnknownInstance:
+                return False
         return True
 
     async def _register(self) -> None:
@@ -169,18 +197,33 @@ class Registrar:
         self.failures += 1
         self._failures_in_a_row += 1
         if str(error) != self._last_error:
-            log.warning("%s is out of step with the registry, trying on: %s", self._registration.id, error)
+            level = logging.WARNING if error.retryable else logging.ERROR
+            log.log(level, "%s is out of step with the registry, trying on: %s", self._registration.id, error)
         self._last_error = str(error)
         if self._on_failure is not None:
             self._on_failure()
 
-    async def _within(self, seconds: float, call: Awaitable[None]) -> bool:
-        task = asyncio.ensure_future(call)
+    async def _leave(self) -> None:
+        try:
+            ours = await self._directory.registered(self._registration)
+        except RegistrationRefused:
+            return  # another living instance holds the id
+        if ours:
+            await self._directory.deregister(self._registration.id)
+
+    async def _done_within(self, seconds: float, task: "asyncio.Future[None]") -> bool:
         timer = asyncio.ensure_future(self._clock.sleep(seconds))
         try:
             await asyncio.wait({task, timer}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             timer.cancel()
+        return task.done()
+
+    async def _within(self, seconds: float, call: Awaitable[None]) -> bool:
+        task = asyncio.ensure_future(call)
+        try:
+            await self._done_within(seconds, task)
+        finally:
             task.cancel()
         await asyncio.wait({task})
         if task.cancelled():

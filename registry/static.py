@@ -44,9 +44,9 @@ class StaticDirectory:
         """Raise ``Unsupported``, as all that writes does."""
         raise self._unsupported(f"register {registration.id}")
 
-    async def registered(self, instance_id: str) -> bool:
+    async def registered(self, registration: Registration) -> bool:
         """Raise ``Unsupported``."""
-        raise self._unsupported(f"look up the registration of {instance_id}")
+        raise self._unsupported(f"look up the registration of {registration.id}")
 
     async def beat(self, instance_id: str, note: str = "") -> None:  # noqa: ARG002 - part of the protocol
         """Raise ``Unsupported``."""

@@ -13,7 +13,7 @@ from typing import Unpack
 import msgspec
 
 from registry.directory import Registration, WatchStatus
-from registry.errors import RegistryError, RegistryUnavailable, UnknownInstance
+from registry.errors import RegistrationRefused, RegistryError, RegistryUnavailable, UnknownInstance
 from registry.model import Health, Instance, Snapshot
 from registry.query import Filters, Query
 
@@ -135,10 +135,13 @@ class ScriptedDirectory:
         self._index += 1
         self._wake()
 
-    async def registered(self, instance_id: str) -> bool:
+    async def registered(self, registration: Registration) -> bool:
         """See ``Directory``."""
         self._raise_if_failing()
-        return instance_id in self.registrations
+        known = self.registrations.get(registration.id)
+        if known is not None and (known.address, known.port) != (registration.address, registration.port):
+            raise RegistrationRefused(f"{registration.id} now belongs to {known.address}:{known.port}")
+        return known is not None
 
     async def beat(self, instance_id: str, note: str = "") -> None:  # noqa: ARG002 - part of the protocol
         """See ``Directory``."""

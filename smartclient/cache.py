@@ -81,11 +81,11 @@ class DiscoveryCache:
 
     def _take(self, snapshot: Snapshot) -> None:
         self.current = snapshot
-        self._seen_at = self._clock.time()
+        self._seen_at = snapshot.fetched_at if snapshot.saved else self._clock.time()
         self._publish(snapshot)
 
     def snapshot(self) -> dict[str, Any]:
-        """Return the list's index, size, age in seconds since the registry last confirmed it, and the watch's state."""
+        """Return the list's index and size, whether it is from disk, its age (s since confirmed), the watch's state."""
         status = None if self._watch is None else self._watch.status()
         confirmed = max(self._seen_at, (status and status.last_good_at) or 0.0)
         return {
@@ -93,6 +93,7 @@ class DiscoveryCache:
             "known": self.current is not None,
             "index": self.current.index if self.current else 0,
             "instances": len(self.current.instances) if self.current else 0,
+            "saved": self.current.saved if self.current else False,
             "age_s": round(max(0.0, self._clock.time() - confirmed), 3) if self.current else None,
             "live": status.live if status else False,
             "failures": status.failures if status else 0,

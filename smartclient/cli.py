@@ -38,6 +38,12 @@ NODES_SHOWN = 12
     metavar="URL",
     help="consul://HOST:PORT or static://HOST:PORT,HOST:PORT; default: TWOSTEP_REGISTRY, else this machine's agent.",
 )
+@click.option(
+    "--cache",
+    metavar="DIR",
+    type=click.Path(file_okay=False),
+    help="Keep the list of nodes here, and start with it while the registry is away; default: TWOSTEP_CACHE_DIR.",
+)
 @click.option("--policy", default="rotation", show_default=True, help="How the next node is chosen.")
 @click.option("--top", default=5, show_default=True, type=click.IntRange(1, 100), help="Classes per image in --json.")
 @click.option("--concurrency", default=16, show_default=True, type=click.IntRange(1, 4096), help="Images at a time.")
@@ -55,6 +61,7 @@ def infer(
     paths: tuple[Path, ...],
     from_stdin: bool,
     registry: str | None,
+    cache: str | None,
     policy: str,
     top: int,
     concurrency: int,
@@ -80,7 +87,7 @@ def infer(
         raise click.UsageError(f"no images there; folders are searched for {' '.join(sorted(EXTENSIONS))}")
     total = sum(1 for _ in find_images(paths)) if sys.stderr.isatty() and not from_stdin else None
     tally = Tally(SystemClock())
-    client = AsyncSmartClient(service, registry, policy=policy, timeout=timeout)
+    client = AsyncSmartClient(service, registry, policy=policy, timeout=timeout, cache_dir=cache)
     with Screen(tally, total) as screen:
         work = _run(client, chain([first], images), screen, top=top, concurrency=concurrency, as_json=as_json)
         try:

@@ -6,6 +6,7 @@ watch and the connections; a ``Directory`` or ``Transport`` that was handed in i
 """
 
 import asyncio
+import os
 import random
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping
 from contextlib import aclosing
@@ -49,6 +50,7 @@ class ClientOptions(TypedDict, total=False):
     timeout: float
     attempts: int
     ejection: EjectionRule | None
+    cache_dir: str | os.PathLike[str] | None
     transport: Transport | None
     clock: Clock | None
     rng: random.Random | None
@@ -70,7 +72,8 @@ class AsyncSmartClient:
 
     ``registry``: an address (``consul://host:port``, ``static://host:port,host:port``) or a ``Directory``; None takes
     TWOSTEP_REGISTRY, then Consul's own variables, then the agent on this machine. ``timeout``: seconds for a whole
-    call, retries included. ``attempts``: the most nodes one call tries. Raises ``BadOption``.
+    call, retries included. ``attempts``: the most nodes one call tries. ``cache_dir``: a folder that keeps the last
+    good list, for a start while the registry is away; None takes TWOSTEP_CACHE_DIR. Raises ``BadOption``.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class AsyncSmartClient:
         timeout: float = 30.0,
         attempts: int = 3,
         ejection: EjectionRule | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
         transport: Transport | None = None,
         clock: Clock | None = None,
         rng: random.Random | None = None,
@@ -94,7 +98,7 @@ class AsyncSmartClient:
         self._closed = False
         self._own_directory = registry is None or isinstance(registry, str)
         self._own_transport = transport is None
-        self._directory = _directory(registry, clock, rng)
+        self._directory = _directory(registry, cache_dir, clock, rng)
         self._transport = transport or AiohttpTransport(connect_within=CONNECT_TIMEOUT)
         self._balancer = Balancer(
             named(policy) if isinstance(policy, str) else policy,
@@ -243,11 +247,15 @@ class AsyncSmartClient:
             raise RegistryGone(f"cannot look {self.service!r} up: {said}") from error
 
 
-def _directory(registry: str | Directory | None, clock: Clock, rng: random.Random) -> Directory:
+def _directory(
+    registry: str | Directory | None, cache_dir: str | os.PathLike[str] | None, clock: Clock, rng: random.Random
+) -> Directory:
     if registry is not None and not isinstance(registry, str):
+        if cache_dir is not None:
+            raise BadOption("cache_dir goes with a registry's address; a Directory is used as it is")
         return registry
     try:
-        return connect(registry, clock=clock, rng=rng)
+        return connect(registry, clock=clock, rng=rng, cache=cache_dir)
     except RegistryError as error:
         raise BadOption(str(error)) from error
 

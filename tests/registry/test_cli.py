@@ -101,7 +101,7 @@ def test_a_service_with_none_passing_says_how_to_see_them(running):
     result = run("digits", "--registry", running, "--json")
     assert result.exit_code == 1
     assert json.loads(result.stdout)["instances"] == []
-    assert "2 not passing, --all shows them" in result.stderr
+    assert "2 left out: --explain says why" in result.stderr
 
 
 def test_no_registry_there_is_the_packages_error():
@@ -115,9 +115,40 @@ def test_an_address_that_is_none_is_the_packages_error():
     assert isinstance(run("digits", "--registry", "foo://x").exception, ConfigurationError)
 
 
-@pytest.mark.parametrize("arguments", [(), ("digits", "--bogus")])
-def test_wrong_usage_is_two(arguments):
-    assert run(*arguments).exit_code == 2
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "Missing argument"),
+        (("digits", "--bogus"), "--bogus"),
+        (("digits", "--meta", "gpu"), "'gpu' is not KEY=VALUE"),
+        (("digits", "--meta", "=a"), "'=a' is not KEY=VALUE"),
+        (("digits", "--meta", "a=1", "--meta", "a=2"), "a is given twice"),
+        (("digits", "--watch", "--explain"), "leave one of them out"),
+        (("x\udcff",), "'x\\udcff' is not text"),
+        (("digits", "--meta", "a=\udcff"), "is not text"),
+    ],
+)
+def test_wrong_usage_is_two_and_says_what_is_wrong(arguments, said):
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert said in result.stderr.splitlines()[-1]
+
+
+def test_metadata_filters(running):
+    body = {"ID": "d3", "Name": "digits", "Port": 9003, "Meta": {"gpu": "a100", "rack": "r=1"}}
+    put(running, "/v1/agent/service/register", body)
+    assert run("digits", "--registry", running, "--meta", "gpu=a100", "--meta", "rack=r=1").stdout.startswith("d3\t")
+    assert run("digits", "--registry", running, "--meta", "gpu=a100", "--meta", "rack=r").exit_code == 1
+
+
+def test_a_name_nearly_right_is_suggested(running):
+    assert run("digts", "--registry", running).stderr.endswith("; did you mean digits?\n")
+
+
+def test_an_odd_id_stays_in_its_line_and_column(running):
+    put(running, "/v1/agent/service/register", {"ID": "a\tb\u202e\x1b[2J", "Name": "odd", "Port": 1})
+    (line,) = run("odd", "--registry", running).stdout.splitlines()
+    assert line.split("\t")[:2] == ["a\\tb\\u202e\\x1b[2J", "127.0.0.1:1"]
 
 
 @pytest.mark.parametrize("which", [lookup, registry])
@@ -131,13 +162,45 @@ def test_watch_prints_changes_until_interrupted(running):
     assert process.stdout.readline().split()[1:3] == ["+", "d1"]
     assert process.stdout.readline().endswith("= 1 instance of digits\n")
     put(running, "/v1/agent/service/maintenance/d2?enable=false")
-    assert process.stdout.readline().split()[1:3] == ["+", "d2"]
+    assert process.stdout.readline().endswith(" + d2  127.0.0.1:9002  passing  zone z2  (health draining → passing)\n")
     assert process.stdout.readline().endswith("= 2 instances of digits\n")
     put(running, "/v1/agent/service/deregister/d2")
-    assert process.stdout.readline().split()[1:3] == ["-", "d2"]
+    assert process.stdout.readline().endswith(" - d2  127.0.0.1:9002  (gone)\n")
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=10)
     assert (process.returncode, errors) == (130, "")
+
+
+def test_watch_ends_quietly_when_its_reader_leaves(running):
+    process = command("lookup", "digits", "--watch", "--registry", running)
+    process.stdout.readline()
+    process.stdout.close()
+    errors = process.stderr.read()
+    process.stderr.close()
+    assert (process.wait(30), errors) == (0, "")
+
+
+def test_watch_tells_of_an_outage_and_its_end():
+    port = free_port()
+    first = command("registry", "--port", str(port))
+    first.stdout.readline()
+    address = f"127.0.0.1:{port}"
+    put(address, "/v1/agent/service/register", {"ID": "d1", "Name": "digits", "Port": 9001})
+    process = command("lookup", "digits", "--watch", "--json", "--registry", address)
+    assert json.loads(process.stdout.readline())["event"] == "list"
+    first.kill()
+    first.communicate()
+    lost = json.loads(process.stdout.readline())
+    assert lost["event"] == "lost"
+    assert address in lost["error"]
+    second = command("registry", "--port", str(port))
+    second.stdout.readline()
+    put(address, "/v1/agent/service/register", {"ID": "d1", "Name": "digits", "Port": 9001})
+    back = json.loads(process.stdout.readline())
+    assert (back["event"], back["after_s"] > 0) == ("back", True)
+    for each in (process, second):
+        each.send_signal(signal.SIGTERM)
+        each.communicate(timeout=10)
 
 
 def test_watch_as_json_is_a_line_for_each_change(running):

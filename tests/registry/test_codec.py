@@ -1,10 +1,21 @@
+import itertools
 import json
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.codec import STEP, decode_in_steps, decode_registered, encode, split
+from registry import codec
+from registry.codec import (
+    LARGEST_ENTRY,
+    STEP,
+    decode_datacenter,
+    decode_in_steps,
+    decode_registered,
+    encode,
+    split,
+)
 from registry.directory import HttpCheck, Registration, TcpCheck, TtlCheck
 from registry.errors import InvalidAnswer
 from registry.model import Health
@@ -35,8 +46,13 @@ def one(**changes):
     return found
 
 
+def pieces(answer, size=4096):
+    """As they come from a socket."""
+    return [answer[start : start + size] for start in range(0, len(answer), size)]
+
+
 def walk(answer, size):
-    steps = decode_in_steps(answer, size)
+    steps = decode_in_steps(pieces(answer), size)
     count = 0
     while True:
         try:
@@ -150,7 +166,7 @@ def test_a_large_answer_takes_many_small_steps():
     found, count = walk(answer, 64 * 1024)
     assert len(found) == 5000
     assert count == pytest.approx(len(answer) / (64 * 1024), rel=0.2)
-    assert max(len(part) for part in split(answer, 64 * 1024)) < 66 * 1024
+    assert max(len(part) for part in split(pieces(answer), 64 * 1024)) < 70 * 1024
 
 
 def test_a_cut_inside_an_entry_does_no_harm():
@@ -162,6 +178,83 @@ def test_a_cut_inside_an_entry_does_no_harm():
 def test_a_truncated_large_answer_is_refused():
     with pytest.raises(InvalidAnswer):
         walk(body(*[entry(number) for number in range(1000)])[:-100], 4096)
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The sizes of all that was handed to the JSON decoder."""
+    sizes = []
+
+    def note(part):
+        sizes.append(len(part))
+        return decoder.decode(part)
+
+    decoder = codec._ENTRIES
+    monkeypatch.setattr(codec, "_ENTRIES", SimpleNamespace(decode=note))
+    return sizes
+
+
+GOOD = b",".join([body(entry(1, Proxy={"Config": "x" * 2000}))[1:-1]] * 40) + b","
+TIMES = 100_000_000 // len(GOOD)
+HOSTILE = {  # pieces of about 100 MB each: what comes first, what is repeated, what comes last
+    "truncated": (b"[", GOOD, GOOD[:-100]),
+    "broken near the start": (b"[" + GOOD + b"{!,", GOOD, b"null]"),
+    "broken at the end": (b"[", GOOD, b"{!]"),
+    "a wrong type at the end": (b"[", GOOD, body(entry(2, Port="x"))[1:]),
+    "no list at all": (b"<html>", b"x" * len(GOOD), b"</html>"),
+    "one long string": (b'["', b"x" * len(GOOD), b'"]'),
+    "nested lists": (b"[", b"[" * len(GOOD), b""),
+    "one endless entry, with places to cut": (b'[{"X":[', b'{"Y":[{"a":{},"Z":{"Node":{}}},' * 4000, b""),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hundred_hostile_megabytes_are_refused_in_small_steps_and_never_decoded_again(decoded, name):
+    first, repeated, last = HOSTILE[name]
+    steps = decode_in_steps(itertools.chain([first], itertools.repeat(repeated, TIMES), [last]))
+    with pytest.raises(InvalidAnswer):
+        list(steps)
+    assert max(decoded, default=0) <= LARGEST_ENTRY
+    assert sum(decoded) < TIMES * len(GOOD) + 3 * LARGEST_ENTRY
+
+
+def test_what_was_read_of_a_broken_answer_is_let_go_in_steps_too():
+    answer = body(*[entry(number) for number in range(20_000)])[:-1]
+    taken = 0
+    steps = decode_in_steps(pieces(answer, 65536))
+    with pytest.raises(InvalidAnswer):
+        for taken, _ in enumerate(steps, 1):  # noqa: B007 - how many there were before the error
+            pass
+    assert taken >= len(answer) // STEP + 3
+
+
+def test_an_entry_larger_than_a_step_is_put_together_again():
+    large = entry(1, Meta={"k": "v" * 300_000}, Proxy={"Upstreams": [{"x": {}}, {"Node": {"Node": "none"}}] * 20_000})
+    found, _ = walk(body(entry(0), large, entry(2)), 64 * 1024)
+    assert [each.id for each in found] == ["digits-0", "digits-1", "digits-2"]
+
+
+@pytest.mark.parametrize("size", [100, STEP])
+def test_an_instance_that_stands_in_the_list_twice_makes_it_no_list(size):
+    with pytest.raises(InvalidAnswer, match="twice"):
+        walk(body(entry(1), entry(2), entry(1)), size)
+
+
+@pytest.mark.parametrize(("port", "seen"), [(0, 0), (65535, 65535), (65536, 0), (-1, 0), (2**62, 0)])
+def test_a_port_that_is_none_costs_nobody_the_list(port, seen):
+    assert one(Port=port).port == seen
+
+
+@pytest.mark.parametrize(("weight", "seen"), [(0, 0), (-3, 0), (65536, 65535)])
+def test_a_weight_out_of_bounds_is_brought_back_into_them(weight, seen):
+    assert one(Weights={"Passing": weight, "Warning": 1}).weight == seen
+
+
+@pytest.mark.parametrize("field", ["Port", "Weights"])
+def test_a_number_beyond_all_bounds_is_refused(field):
+    value = {"Port": 10**30, "Weights": {"Passing": 10**30}}[field]
+    with pytest.raises(InvalidAnswer):
+        one(**{field: value})
 
 
 REGISTRATION = Registration(
@@ -203,3 +296,9 @@ def test_what_an_agent_holds_is_alive_unless_an_ordinary_check_is_critical():
     assert decode_registered(b'{"AggregatedStatus":"critical","Service":null,"Checks":null}') is None
     with pytest.raises(InvalidAnswer):
         decode_registered(b"rpc error")
+
+
+def test_the_datacenter_of_an_agent_is_read():
+    assert decode_datacenter(b'{"Config":{"Datacenter":"dc1","Server":true},"Stats":{}}') == "dc1"
+    with pytest.raises(InvalidAnswer):
+        decode_datacenter(b'{"Config":null}')

@@ -1,15 +1,17 @@
 import asyncio
 import random
 
+import msgspec
 import pytest
 
 from registry import Health, HttpCheck, Registrar, Registration, TtlCheck
 from registry.errors import PermissionDenied, RegistrationRefused, RegistryUnavailable
-from registry.registration import DEREGISTER_WITHIN
+from registry.registration import DEREGISTER_WITHIN, ENTER_WITHIN
 from registry.testing import ManualClock, ScriptedDirectory
 
 ME = Registration(service="digits", id="d1", address="127.0.0.1", port=9001, check=HttpCheck(url="http://127.0.0.1/"))
 WITH_TTL = Registration(service="digits", id="d1", address="127.0.0.1", port=9001, check=TtlCheck(ttl=15))
+OTHER = Registration(service="digits", id="d1", address="127.0.0.1", port=9002)
 
 
 class Directory(ScriptedDirectory):
@@ -24,6 +26,10 @@ class Directory(ScriptedDirectory):
     async def register(self, registration):
         self.calls.append("register")
         await self.gate.wait()
+        self._raise_if_failing()
+        held = self.registrations.get(registration.id)
+        if held is not None and held.port != registration.port and registration != OTHER:
+            raise RegistrationRefused(f"d1 now belongs to 127.0.0.1:{held.port}")
         await super().register(registration)
 
     async def beat(self, instance_id, note=""):
@@ -60,10 +66,10 @@ def registrar(directory, clock, registration=ME, **options):
 
 async def test_registered_inside_and_gone_outside(directory, clock):
     async with registrar(directory, clock) as mine:
-        assert await directory.registered("d1")
+        assert await directory.registered(ME)
         state = mine.snapshot()
         assert (state.registered, state.failures, state.synced_at) == (True, 0, clock.time())
-    assert not await directory.registered("d1")
+    assert not await directory.registered(ME)
 
 
 async def test_a_refused_registration_is_raised_and_nothing_goes_on(directory, clock):
@@ -91,15 +97,117 @@ async def test_a_registry_that_is_away_is_tried_again_in_the_background(director
         assert mine.failures == len(counted) >= 6
         directory.heal()
         await clock.advance(5)
-        assert await directory.registered("d1")
+        assert await directory.registered(ME)
         assert mine.snapshot().last_error == ""
+
+
+async def test_a_registry_down_for_a_minute_at_the_start_has_the_instance_within_a_beat_of_its_return(directory, clock):
+    directory.fail()
+    async with registrar(directory, clock, beat=5) as mine:
+        await clock.advance(60)
+        assert not mine.snapshot().registered
+        directory.heal()
+        await clock.advance(5)
+        assert mine.snapshot().registered
+
+
+async def test_entering_takes_no_longer_than_its_bound_when_the_registry_swallows_everything(directory, clock, caplog):
+    directory.gate.clear()
+    mine = registrar(directory, clock)
+    entering = asyncio.ensure_future(mine.__aenter__())
+    await clock.advance(ENTER_WITHIN - 0.1)
+    assert not entering.done()
+    await clock.advance(0.2)
+    await entering
+    assert "d1 is not registered yet: no answer within 5 s" in caplog.text
+    directory.gate.set()
+    await clock.advance(0.1)
+    assert mine.snapshot().registered
+    assert directory.calls == ["register"]
+    await mine.__aexit__(None, None, None)
+
+
+async def test_a_refusal_that_comes_after_entering_is_logged_as_an_error(directory, clock, caplog):
+    directory.gate.clear()
+    entering = asyncio.ensure_future((mine := registrar(directory, clock)).__aenter__())
+    await clock.advance(ENTER_WITHIN + 0.1)
+    await entering
+    directory.fail(RegistrationRefused("d1 is somebody else"))
+    directory.gate.set()
+    await clock.advance(0.1)
+    assert [record.levelname for record in caplog.records] == ["WARNING", "ERROR"]
+    assert mine.snapshot().last_error == "d1 is somebody else"
+    directory.heal()
+    await mine.__aexit__(None, None, None)
+
+
+async def test_leaving_before_the_first_answer_ends_everything(directory, clock):
+    directory.gate.clear()
+    mine = registrar(directory, clock)
+    entering = asyncio.ensure_future(mine.__aenter__())
+    await clock.advance(ENTER_WITHIN + 0.1)
+    await entering
+    await mine.__aexit__(None, None, None)
+    directory.gate.set()
+    await clock.advance(60)
+    assert directory.registrations == {}
+    assert clock.sleepers == 0
+
+
+async def test_a_cancelled_entering_leaves_nothing_behind(directory, clock):
+    directory.gate.clear()
+    entering = asyncio.ensure_future(registrar(directory, clock).__aenter__())
+    await clock.settle()
+    entering.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await entering
+    directory.gate.set()
+    await clock.advance(60)
+    assert directory.registrations == {}
+    assert clock.sleepers == 0
+
+
+@pytest.mark.parametrize("mine", [ME, WITH_TTL])
+async def test_an_id_taken_over_is_noticed_at_the_next_beat_and_never_fought_for(directory, clock, caplog, mine):
+    async with registrar(directory, clock, mine, beat=5) as registered:
+        await directory.register(OTHER)
+        directory.calls.clear()
+        await clock.advance(5)
+        assert not registered.snapshot().registered
+        assert [(record.levelname, "9002" in record.message) for record in caplog.records] == [("ERROR", True)]
+        assert directory.registrations["d1"] == OTHER
+        assert "beat" not in directory.calls
+
+
+async def test_leaving_leaves_alone_who_has_taken_the_id_over(directory, clock):
+    async with registrar(directory, clock):
+        await directory.register(OTHER)
+    assert directory.registrations["d1"] == OTHER
+    assert "deregister" not in directory.calls
+
+
+async def test_when_the_other_is_gone_the_id_is_ours_again(directory, clock):
+    async with registrar(directory, clock, beat=5) as mine:
+        await directory.register(OTHER)
+        await clock.advance(30)
+        directory.forget("d1")
+        await clock.advance(5)
+        assert directory.registrations["d1"] == ME
+        assert mine.snapshot().last_error == ""
+
+
+@pytest.mark.parametrize(("ttl", "warned"), [(14.9, True), (15, False)])
+async def test_a_ttl_a_loaded_agent_could_miss_is_warned_of(directory, clock, caplog, ttl, warned):
+    async with registrar(directory, clock, msgspec.structs.replace(WITH_TTL, check=TtlCheck(ttl=ttl))):
+        pass
+    assert ("a loaded registry needs 15 s or more" in caplog.text) is warned
 
 
 async def test_what_the_registry_forgot_is_registered_again_within_a_beat(directory, clock):
     async with registrar(directory, clock, beat=5):
         directory.forget("d1")
         await clock.advance(5)
-        assert await directory.registered("d1")
+        assert await directory.registered(ME)
 
 
 async def test_a_ttl_is_beaten_three_times_over(directory, clock):
@@ -108,7 +216,7 @@ async def test_a_ttl_is_beaten_three_times_over(directory, clock):
         assert directory.calls.count("beat") == 3
         directory.forget("d1")
         await clock.advance(5)
-        assert await directory.registered("d1")
+        assert await directory.registered(ME)
 
 
 async def test_an_http_check_is_not_beaten(directory, clock):

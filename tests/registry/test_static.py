@@ -31,7 +31,7 @@ async def test_writing_is_unsupported_and_says_what_to_use(directory):
     me = Registration(service="digits", id="d1", address="10.0.0.3", port=9001)
     calls = [
         directory.register(me),
-        directory.registered("d1"),
+        directory.registered(me),
         directory.beat("d1"),
         directory.maintenance("d1", True),
         directory.deregister("d1"),

@@ -57,9 +57,11 @@ async def test_scripted_watch_gives_changes_and_is_quiet_in_an_outage():
 
 async def test_scripted_directory_forgets_a_registration():
     directory = ScriptedDirectory()
-    await directory.register(Registration(service="digits", id="a", address="127.0.0.1", port=9001))
+    me = Registration(service="digits", id="a", address="127.0.0.1", port=9001)
+    await directory.register(me)
+    assert await directory.registered(me)
     await directory.beat("a")
     directory.forget("a")
-    assert not await directory.registered("a")
+    assert not await directory.registered(me)
     with pytest.raises(UnknownInstance):
         await directory.beat("a")

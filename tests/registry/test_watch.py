@@ -1,15 +1,18 @@
 import asyncio
+import gc
 import random
+import tracemalloc
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.errors import RegistryUnavailable
+from registry.errors import InvalidAnswer, RegistryUnavailable
 from registry.model import Snapshot
 from registry.testing import ManualClock, instance
 from registry.watch import (
     BURST,
+    FULL_READ_EVERY,
     HOLD,
     HOLD_AFTER_RESET,
     WAIT,
@@ -68,6 +71,10 @@ def test_the_pace_under_churn_follows_the_size_of_the_answer():
     assert [interval_for(size) for size in (0, 10_000, 5_000_000, 12_900_000, 10**9)] == [1.0, 1.0, 5.0, 12.9, 15.0]
 
 
+def test_who_may_read_faster_waits_less():
+    assert [interval_for(12_900_000, pace) for pace in (1e6, 4.3e6, 20e6)] == [12.9, 3.0, 1.0]
+
+
 def test_a_registry_that_lost_its_memory_is_given_longer():
     assert hold_for(10, 10) == hold_for(10, 11) == HOLD
     assert hold_for(10, 9) == HOLD_AFTER_RESET
@@ -101,6 +108,13 @@ class Script:
 class Middle(random.Random):
     def random(self):
         return 0.5
+
+
+class Least(random.Random):
+    """Never waits longer than it has to."""
+
+    def random(self):
+        return 0.0
 
 
 @pytest.fixture
@@ -272,8 +286,238 @@ async def test_the_list_is_read_in_full_every_few_minutes(watch, script, clock):
     await following(watch)
     waiting = asyncio.ensure_future(following(watch))
     await clock.advance(1000)
-    assert 3 <= [index for index, _ in script.asked].count(0) <= 4
+    assert [index for index, _ in script.asked].count(0) == 1 + 3
     waiting.cancel()
+
+
+async def test_the_first_full_read_comes_anywhere_in_the_period_so_that_watchers_stay_apart():
+    class Draw(random.Random):
+        drawn = 0.0
+
+        def random(self):
+            return self.drawn
+
+    offsets = []
+    for drawn in (0.0, 0.5, 0.999):
+        clock, rng = ManualClock(), Draw()
+        rng.drawn = drawn
+        full = []
+
+        async def read(*, index, stale):
+            if index:
+                await clock.sleep(1)  # noqa: B023 - awaited within the round
+            else:
+                full.append(clock.monotonic())  # noqa: B023
+            return Reading(Snapshot(service="digits", index=5, instances=some(3), fetched_at=0.0))
+
+        watch = BlockingWatch(read, clock=clock, rng=rng)
+        await anext(watch)
+        waiting = asyncio.ensure_future(anext(watch))
+        await clock.advance(FULL_READ_EVERY + 5)
+        await watch.aclose()
+        with pytest.raises(StopAsyncIteration):
+            await waiting
+        offsets.append(full[1] - full[0])
+    assert offsets == [pytest.approx(FULL_READ_EVERY, abs=2), pytest.approx(150, abs=2), pytest.approx(1, abs=1)]
+
+
+# --- no spin
+
+
+def useless(kind):
+    """What a server may answer at once, again and again, that changes nothing."""
+    if kind == "errors":
+        return lambda number: RegistryUnavailable("refused")
+    if kind == "garbage":
+        return lambda number: InvalidAnswer("not JSON")
+    return {
+        "the same list": lambda number: 7,
+        "an index that grows": lambda number: number,
+        "an index that jumps back each time": lambda number: 100 - number,
+        "an index that swings": lambda number: number % 2 * 50 + 1,
+        "no index": lambda number: 0,
+        "a huge index": lambda number: 2**64 - 1,
+    }[kind]
+
+
+@pytest.mark.parametrize("slow", [0.0, 0.01])
+@pytest.mark.parametrize("had_list", [False, True])
+@pytest.mark.parametrize("kind", [
+    "errors", "garbage", "the same list", "an index that grows", "an index that jumps back each time",
+    "an index that swings", "no index", "a huge index",
+])  # fmt: skip
+async def test_answers_that_change_nothing_are_asked_for_twice_in_the_first_second(clock, kind, had_list, slow):
+    asked = []
+    answer = useless(kind)
+
+    async def read(*, index, stale):
+        asked.append(clock.monotonic())
+        await clock.sleep(slow)
+        given = answer(len(asked)) if asked[1:] or not had_list else 7
+        if isinstance(given, Exception):
+            raise given
+        return Reading(Snapshot(service="digits", index=given, instances=some(3), fetched_at=0.0))
+
+    watch = BlockingWatch(read, clock=clock, rng=Least())
+
+    async def follow():
+        return [len(snapshot.instances) async for snapshot in watch]
+
+    task = asyncio.create_task(follow())
+    await clock.advance(0.99)
+    assert len(asked) == 2
+    await clock.advance(30)
+    assert len(asked) <= 2 + 31
+    assert all(later - first >= 1 for first, later in zip(asked, asked[2:], strict=False))
+    await watch.aclose()
+    assert await task == ([3] if had_list or "index" in kind or "list" in kind else [])
+
+
+async def test_a_quiet_watch_that_is_woken_for_nothing_asks_twice_in_a_second(script, clock):
+    watch = BlockingWatch(script, clock=clock, rng=Least())
+    script.put(some(3), index=5)
+    await following(watch)
+    waiting = asyncio.ensure_future(following(watch))
+    await clock.advance(100)
+    before = len(script.asked)
+    script.put(*[some(3)] * 100, index=6)
+    await clock.advance(0.99)
+    assert len(script.asked) - before == 1  # besides the one that was woken
+    waiting.cancel()
+
+
+async def test_calls_that_change_nothing_do_not_slow_the_changes_after_them(script, clock):
+    watch = BlockingWatch(script, clock=clock, rng=Least())
+    script.put(*[RegistryUnavailable("refused")] * 3)
+    waiting = asyncio.ensure_future(following(watch))
+    await clock.advance(20)
+    script.put(some(1), some(2), some(3), some(4))
+    assert [await waiting] + [await following(watch) for _ in range(3)] == [1, 2, 3, 4]
+
+
+async def test_a_reading_of_two_calls_pays_for_both(clock):
+    asked = []
+
+    async def read(*, index, stale):
+        asked.append(clock.monotonic())
+        snapshot = Snapshot(service="digits", index=5, instances=some(3), fetched_at=0.0)
+        return Reading(snapshot, calls=2 if len(asked) == 1 else 1)
+
+    watch = BlockingWatch(read, clock=clock, rng=Least())
+    await anext(watch)
+    waiting = asyncio.ensure_future(anext(watch))
+    await clock.advance(0.99)
+    assert len(asked) == 1
+    await clock.advance(0.02)
+    assert len(asked) == 2
+    waiting.cancel()
+
+
+async def test_who_may_read_faster_is_woken_sooner_under_churn(script, clock):
+    watch = BlockingWatch(script, clock=clock, rng=Least(), pace=20e6)
+    script.size = 12_900_000
+    for count in range(1, 30):
+        script.put(some(count))
+    for _ in range(BURST):
+        await following(watch)
+    waiting = asyncio.ensure_future(following(watch))
+    await clock.advance(1.01)
+    assert waiting.done()
+
+
+async def test_a_wait_that_was_cancelled_goes_on_where_it_was(script, clock):
+    watch = BlockingWatch(script, clock=clock, rng=Least())
+    script.put(some(3), *[some(3)] * 9, index=5)
+    await following(watch)
+    for _ in range(9):
+        waiting = asyncio.ensure_future(anext(watch))
+        await clock.advance(0.1)
+        waiting.cancel()
+        await asyncio.wait({waiting})
+    assert len(script.asked) == 2
+    waiting = asyncio.ensure_future(anext(watch))
+    await clock.advance(0.11)
+    assert len(script.asked) == 3
+    waiting.cancel()
+
+
+async def test_after_a_pause_among_changes_it_asks_for_the_list_for_the_index_may_mean_nothing_any_more(script, clock):
+    watch = BlockingWatch(script, clock=clock, rng=Least())
+    for count in range(1, BURST + 1):
+        script.put(some(count), index=10 * count)
+        await following(watch)
+    waiting = asyncio.ensure_future(following(watch))
+    await clock.advance(1)
+    script.put(some(BURST), some(BURST + 1), index=50)
+    await clock.advance(1)
+    assert await waiting == BURST + 1
+    assert [index for index, _ in script.asked] == [0, 10, 20, 30, 0, 50]
+
+
+# --- suspicion
+
+
+async def test_a_fall_makes_the_status_suspect_until_it_is_decided(watch, script, clock):
+    script.put(some(3))
+    await following(watch)
+    good_at = watch.status().last_good_at
+    assert not watch.status().suspect
+    script.put(())
+    waiting = asyncio.ensure_future(following(watch))
+    await clock.advance(HOLD / 2)
+    assert watch.status().suspect
+    assert watch.status().live
+    assert watch.status().last_good_at == good_at
+    script.put(RegistryUnavailable("no leader"))
+    await clock.advance(HOLD)
+    assert (watch.status().suspect, watch.status().live, watch.status().failures) == (True, False, 1)
+    script.put(some(3))
+    await clock.advance(5)
+    assert (watch.status().suspect, watch.status().live, watch.status().failures) == (False, True, 0)
+    waiting.cancel()
+
+
+async def test_a_confirmed_fall_is_suspect_no_longer(watch, script, clock):
+    script.put(some(3), (), ())
+    await following(watch)
+    waiting = asyncio.ensure_future(following(watch))
+    await clock.advance(2)
+    assert await waiting == 0
+    assert not watch.status().suspect
+
+
+# --- memory
+
+
+async def test_ten_thousand_changes_leave_no_memory_behind(clock):
+    number = 0
+
+    async def read(*, index, stale):
+        nonlocal number
+        number += 1
+        some_of_them = tuple(instance(each, weight=number) for each in range(number % 2 + 1))
+        return Reading(Snapshot(service="digits", index=number, instances=some_of_them, fetched_at=0.0))
+
+    class Impatient(ManualClock):
+        async def sleep(self, seconds):
+            self._now += max(0.0, seconds)
+
+    watch = BlockingWatch(read, clock=Impatient(), rng=Least())
+    held = []
+    tracemalloc.start()
+    try:
+        for count in range(10_000):
+            await anext(watch)
+            if count % 4500 == 999:
+                gc.collect()
+                held.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    assert number >= 10_000
+    assert held[-1] - held[0] < 10_000
+
+
+# --- taking it in turns
 
 
 async def test_cancelling_an_anext_loses_no_change(watch, script, clock):
