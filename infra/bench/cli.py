@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from infra.bench import registry as registry_bench
 from infra.bench import start as start_bench
 
 
@@ -16,6 +17,7 @@ def bench() -> None:
     \b
     Example:
       twostep bench start
+      twostep bench registry --json
     """
 
 
@@ -34,6 +36,32 @@ def start(*, rounds: int, as_json: bool) -> None:
     effort = start_bench.Effort(rounds=rounds)
     result = asyncio.run(start_bench.run(effort, lambda words: click.echo(f"... {words}", err=True)))
     click.echo(json.dumps(result) if as_json else as_text(result))
+
+
+@bench.command()
+@click.option(
+    "--instances", default=10_000, show_default=True, type=click.IntRange(2, 100_000), help="Size of the service."
+)
+@click.option(
+    "--readers", default=2000, show_default=True, type=click.IntRange(1, 10_000), help="Readers of the look-up service."
+)
+@click.option(
+    "--rounds", default=4, show_default=True, type=click.IntRange(1, 100), help="How often each way has a turn."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+def registry(*, instances: int, readers: int, rounds: int, as_json: bool) -> None:
+    """Compare following a large service through Consul and through the look-up service, over a real Consul.
+
+    Also: many readers at once, and look-ups while a cluster of three servers loses its leader. About four minutes.
+
+    \b
+    Example:
+      twostep bench registry
+      twostep bench registry --instances 1000 --readers 200 --rounds 1
+    """
+    effort = registry_bench.Effort(instances=instances, readers=readers, rounds=rounds)
+    result = asyncio.run(registry_bench.run(effort, lambda words: click.echo(f"... {words}", err=True)))
+    click.echo(json.dumps(result) if as_json else registry_as_text(result))
 
 
 def as_text(result: dict[str, Any]) -> str:
@@ -56,5 +84,36 @@ def as_text(result: dict[str, Any]) -> str:
             f"  bare aiohttp, rotating                     {rates['bare_aiohttp_per_s']:8.0f}",
             f"  the smart client                           {rates['smart_per_s']:8.0f}",
             f"  smart client / bare aiohttp                {rates['ratio']:8.3f}   (median of the rounds' ratios)",
+        ]
+    return "\n".join(lines)
+
+
+def registry_as_text(result: dict[str, Any]) -> str:
+    """The figures of ``bench registry`` as lines for people."""
+    rows = (
+        ("bytes received for one change", "bytes_per_change"),
+        ("from change to callback, median, ms", "callback_p50_ms"),
+        ("from change to callback, 99th percentile, ms", "callback_p99_ms"),
+        ("event loop held by a change, at most, ms", "stall_ms"),
+        ("the same in wall time, ms", "stall_wall_ms"),
+        ("event loop held by the first list, at most, ms", "first_list_stall_ms"),
+        ("resident memory of the client, MB", "client_rss_mb"),
+    )
+    lines = [f"one service of {result['instances']} instances, followed by   {'Consul':>14} {'look-up service':>16}"]
+    for words, key in rows:
+        lines.append(f"  {words:<48} {result[f'{key}_consul']:>12,} {result[f'{key}_lookup']:>16,}")
+    lines += [
+        f"{result['readers']} readers of the look-up service",
+        f"  from change to the first reader, median, ms      {result['first_reader_p50_ms']:>12,}",
+        f"  from change to the last reader, median, ms       {result['last_reader_p50_ms']:>12,}",
+        f"  from change to the last reader, 99th percentile  {result['last_reader_p99_ms']:>12,}",
+        f"  memory of the service for one reader, kB         {result['kb_per_reader']:>12,}",
+    ]
+    if "outage_lookups" in result:
+        lines += [
+            "look-ups over a cluster of three whose leader is killed and brought back",
+            f"  look-ups                                         {result['outage_lookups']:>12,}",
+            f"  failed                                           {result['outage_failed']:>12,}",
+            f"  age of the oldest list given, s                  {result['outage_oldest_list_s']:>12,}",
         ]
     return "\n".join(lines)

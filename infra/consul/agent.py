@@ -85,6 +85,11 @@ class ConsulAgent:
         return f"{self.host}:{self.port}"
 
     @property
+    def token(self) -> str:
+        """The secret that may do everything (``acl.tokens.initial_management``), if there is one."""
+        return str(self.config.get("acl", {}).get("tokens", {}).get("initial_management", ""))
+
+    @property
     def log(self) -> Path:
         """Where the agent's output goes."""
         return self.directory / "consul.log"
@@ -97,8 +102,11 @@ class ConsulAgent:
         path = binary()
         self.directory.mkdir(parents=True, exist_ok=True)
         config = dict(self.config)
-        if _version(path) >= (1, 14):
+        version = _version(path)
+        if version >= (1, 14):
             config["ports"] = config["ports"] | {"grpc_tls": -1}
+        if version < (1, 11) and self.token:
+            config["acl"] = config["acl"] | {"tokens": {"master": self.token, "agent": self.token}}
         (self.directory / "config.json").write_text(json.dumps(config, indent=1))
         (self.directory / "data").mkdir(exist_ok=True)
         with self.log.open("ab") as log:
@@ -124,8 +132,9 @@ class ConsulAgent:
 
     def get(self, path: str) -> Any:
         """Return the JSON answer to a GET of the HTTP API, or None when there is none."""
+        request = urllib.request.Request(f"http://{self.address}{path}", headers={"X-Consul-Token": self.token})
         try:
-            with urllib.request.urlopen(f"http://{self.address}{path}", timeout=2) as reply:
+            with urllib.request.urlopen(request, timeout=2) as reply:  # noqa: S310 - http, as written above
                 return json.load(reply)
         except (OSError, ValueError, urllib.error.HTTPError):
             return None
