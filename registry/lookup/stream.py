@@ -254,7 +254,7 @@ class StreamWatch:
         now = self._clock.monotonic()
         if self._connection is not None and now - self._connection.opened_at >= HEARTBEAT:
             self._tries = 0
-        pause = 0.0 if at_once and not self._tries else self._backoff.delay(self._tries, self._rng)
+        pause = self._backoff.delay(self._tries, self._rng)
         self._tries += 1
         self._due = now + max(pause, self._bucket.take(now))
         if self._connection is not None:

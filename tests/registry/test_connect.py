@@ -118,7 +118,7 @@ def test_a_key_without_its_certificate_is_refused():
 
 
 def test_a_server_name_that_is_none_is_refused():
-    with pytest.raises(ConfigurationError, match="CONSUL_TLS_SERVER_NAME=.x is no host name"):
+    with pytest.raises(ConfigurationError, match=r"CONSUL_TLS_SERVER_NAME=\.x is no host name"):
         consul_settings("https://h", {"CONSUL_TLS_SERVER_NAME": ".x"})
 
 

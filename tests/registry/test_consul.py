@@ -16,6 +16,7 @@ from registry import Registration, TtlCheck, connect, consultransport
 from registry.consul import ConsulDirectory
 from registry.consulreads import REASK_EVERY
 from registry.consulsettings import ConsulSettings
+from registry.consultransport import _here
 from registry.errors import (
     ConfigurationError,
     InvalidAnswer,
@@ -111,6 +112,22 @@ def directory(make):
 
 
 DIGITS = "/v1/health/service/digits"
+
+
+async def test_lists_are_packed_for_the_way_over_a_link_only(agent, make, monkeypatch):
+    agent.on(DIGITS, [entry(1)])
+    await make(host="127.0.0.1").lookup("digits")
+    monkeypatch.setattr("registry.consultransport._here", lambda host: host != "127.0.0.1")
+    await make(host="127.0.0.1").lookup("digits")
+    assert "gzip" not in agent.asked[0].headers["Accept-Encoding"]
+    assert "gzip" in agent.asked[1].headers["Accept-Encoding"]
+
+
+@pytest.mark.parametrize(
+    ("host", "here"), [("127.0.0.1", True), ("::1", True), ("localhost", True), ("10.0.0.5", False), ("consul", False)]
+)
+def test_which_hosts_are_this_machine(host, here):
+    assert _here(host) is here
 
 
 async def test_look_ups_are_stale_and_filtered_where_consul_can(agent, directory):
