@@ -84,7 +84,7 @@ class _Connection:
         self.stream = stream
         self.replica = Replica(service)
         self.opened_at = self.heard_at = now
-        self.unfinished = 0  # bytes of a list that is not whole yet
+        self.list_bytes = 0  # of the snapshot that came last, as far as it came
         self.unjudged = False  # the replica may hold another list than was published
         self.trusted = False  # its first list has been believed
         self.held_until: float | None = None
@@ -186,10 +186,10 @@ class StreamWatch:
             connection.unjudged = replica.apply(event)
         except InvalidAnswer as error:
             raise InvalidAnswer(f"{stream.address}: {error}") from error
-        whole = not isinstance(event, Part) or event.part == event.parts
-        connection.unfinished = 0 if whole else connection.unfinished + len(line)
-        if connection.unfinished > LARGEST:
-            raise InvalidAnswer(f"{stream.address} sent a list of more than {LARGEST >> 20} MB")
+        if isinstance(event, Part):
+            connection.list_bytes = len(line) + (connection.list_bytes if event.part > 1 else 0)
+            if connection.list_bytes > LARGEST:
+                raise InvalidAnswer(f"{stream.address} sent a list of more than {LARGEST >> 20} MB")
         connection.heard_at = self._clock.monotonic()
         if connection.trusted:
             self._good(connection)
@@ -254,7 +254,7 @@ class StreamWatch:
         now = self._clock.monotonic()
         if self._connection is not None and now - self._connection.opened_at >= HEARTBEAT:
             self._tries = 0
-        pause = self._backoff.delay(self._tries, self._rng)
+        pause = 0.0 if at_once and not self._tries else self._backoff.delay(self._tries, self._rng)
         self._tries += 1
         self._due = now + max(pause, self._bucket.take(now))
         if self._connection is not None:

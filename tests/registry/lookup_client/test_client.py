@@ -135,6 +135,22 @@ async def test_look_ups_go_round_and_one_that_is_down_is_passed_over(service, no
         await directory.close()
 
 
+async def test_one_that_failed_is_left_alone_for_a_while_and_one_that_answers_again_is_not(service):
+    async with FakeService(some(3)) as other:
+        directory = directory_at(service.address, other.address)
+        service.answers(b"", 503)
+        for _ in range(4):
+            assert len((await directory.lookup("digits")).instances) == 3
+        assert len(service.asked) == 1
+        service.answer = None
+        other.answers(b"", 503)
+        asked = len(other.asked)
+        for _ in range(4):
+            assert len((await directory.lookup("digits")).instances) == 2
+        assert len(other.asked) == asked + 1
+        await directory.close()
+
+
 async def test_one_that_refuses_is_no_reason_not_to_ask_the_next(service):
     async with FakeService() as other:
         other.answers(b'{"error": "no token", "reason": "unauthorized"}', 401)
@@ -191,9 +207,10 @@ async def test_all_addresses_together_have_one_bound(nobody, service):
             return super().monotonic()
 
     directory = directory_at(nobody, nobody.replace(".1:", ".2:"), service.address, clock=Late())
-    with pytest.raises(RegistryUnavailable):
+    with pytest.raises(RegistryUnavailable) as caught:
         await directory.lookup("digits")
     assert service.asked == []
+    assert "nothing within" not in str(caught.value)
     await directory.close()
 
 
@@ -349,6 +366,12 @@ async def test_a_fall_after_a_reconnection_is_asked_about_at_another_address(ser
             assert (await anext(watch)).instances == ()
         assert [asked.path for asked in other.asked] == ["/v1/lookup/digits/stream", "/v1/lookup/digits"]
         await directory.close()
+
+
+async def test_there_may_be_more_watches_than_aiohttp_has_connections_by_itself(directory):
+    watches = [directory.watch(f"digits-{number}") for number in range(101)]
+    async with asyncio.timeout(30):
+        await asyncio.gather(*map(anext, watches))
 
 
 async def test_a_watch_that_is_dropped_leaves_no_connection_behind(directory, service):

@@ -154,6 +154,16 @@ async def test_failures_are_counted_until_a_list_is_whole(watch, services, clock
     assert (watch.status().live, watch.status().failures) == (True, 0)
 
 
+async def test_a_stream_that_ends_before_its_list_is_whole_is_a_failure(watch, services, clock):
+    services.then(whole(some(3), parts=2), END)
+    waiting = asyncio.ensure_future(anext(watch))
+    await clock.settle(50)
+    assert watch.status().failures == 1
+    assert "before the list was whole" in watch.status().last_error
+    waiting.cancel()
+    await asyncio.wait({waiting})
+
+
 # --- when to connect
 
 
@@ -354,8 +364,10 @@ async def test_a_list_without_end_is_given_up_before_it_fills_the_memory(watch, 
     endless = [whole(some(400), part=part, parts=10_000) for part in range(1, 10)]
     for each in endless:
         stream.put(each)
+        stream.put(heartbeat())
     waiting = asyncio.ensure_future(ids(watch))
-    assert await quiet(waiting, clock)
+    await clock.settle(200)
+    assert not waiting.done()
     assert stream.closed
     assert "list of more than" in watch.status().last_error
     waiting.cancel()
