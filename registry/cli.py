@@ -111,8 +111,8 @@ def lookup(
       twostep lookup digits --meta gpu=a100 | cut -f 2
     """
     from registry.connect import connect
-    from registry.lookupcommand import explain_once, follow, show_once
     from registry.query import Query
+    from registry.show.command import explain_once, follow, show_once
 
     if watch and explain:
         raise click.UsageError("--explain looks once and --watch goes on: leave one of them out")

@@ -1,19 +1,19 @@
 """From an address to a directory: the one place that reads the environment.
 
 The address given, else TWOSTEP_REGISTRY, else Consul's own CONSUL_HTTP_ADDR, else the agent on this machine. The rest
-of Consul's variables (token, TLS, namespace) apply whenever the address is a Consul's: see ``consulsettings``.
+of Consul's variables (token, TLS, namespace) apply whenever the address is a Consul's: see ``consul.settings``.
 """
 
 import os
 import random
 from pathlib import Path
 
-from registry.coldstart import ColdStartDirectory
-from registry.consul import ConsulDirectory
-from registry.consulsettings import consul_settings, host_and_port, refuse_secrets, unusable
+from registry.coldstart.directory import ColdStartDirectory
+from registry.consul.directory import ConsulDirectory
+from registry.consul.settings import consul_settings, host_and_port, refuse_secrets, unusable
 from registry.directory import Directory
-from registry.lookup.address import SCHEMES, lookup_settings
-from registry.lookup.client import LookupDirectory
+from registry.lookup.client.address import SCHEMES, lookup_settings
+from registry.lookup.client.directory import LookupDirectory
 from registry.static import StaticDirectory
 from registry.timing import Clock, SystemClock
 from registry.watch import PACE

@@ -19,6 +19,7 @@ import msgspec
 from registry.directory import Directory, Registration, TtlCheck
 from registry.errors import RegistrationRefused, RegistryError, RegistryUnavailable, UnknownInstance
 from registry.timing import Backoff, Clock, SystemClock
+from registry.waiting import done_within
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ class Registrar:
             log.warning("%s has a ttl of %g s; a loaded registry needs %g s or more", me, check.ttl, LEAST_TTL)
         first = asyncio.create_task(self._locked_sync(), name=f"register {me}")
         try:
-            if await self._done_within(ENTER_WITHIN, first):
+            if await done_within(ENTER_WITHIN, first, self._clock):
                 first.result()
             else:
                 log.warning("%s is not registered yet: no answer within %g s, trying on", me, ENTER_WITHIN)
@@ -211,18 +212,10 @@ class Registrar:
         if ours:
             await self._directory.deregister(self._registration.id)
 
-    async def _done_within(self, seconds: float, task: "asyncio.Future[None]") -> bool:
-        timer = asyncio.ensure_future(self._clock.sleep(seconds))
-        try:
-            await asyncio.wait({task, timer}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            timer.cancel()
-        return task.done()
-
     async def _within(self, seconds: float, call: Awaitable[None]) -> bool:
         task = asyncio.ensure_future(call)
         try:
-            await self._done_within(seconds, task)
+            await done_within(seconds, task, self._clock)
         finally:
             task.cancel()
         await asyncio.wait({task})

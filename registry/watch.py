@@ -11,7 +11,6 @@ instances). Calls that change nothing (errors, the list as it was) have less: tw
 a server that answers nonsense, or wakes its watchers for nothing, cannot make them spin.
 """
 
-import asyncio
 import random
 from collections.abc import Awaitable
 from enum import Enum, auto
@@ -22,6 +21,7 @@ import msgspec
 from registry.directory import WatchStatus
 from registry.errors import RegistryError
 from registry.model import Instance, Snapshot
+from registry.stepwise import StepwiseWatch
 from registry.timing import Backoff, Clock, TokenBucket
 
 WAIT = 60.0
@@ -98,7 +98,7 @@ def interval_for(size: int, pace: float = PACE) -> float:
     return min(most, max(least, size / pace))
 
 
-class BlockingWatch:
+class BlockingWatch(StepwiseWatch):
     """A ``Watch`` over a ``Reader``. Everything happens inside ``anext``; nothing runs between two of them.
 
     ``pace``: bytes per second to read at most under churn. Cancelling an ``anext`` loses nothing: the next one goes on
@@ -106,6 +106,7 @@ class BlockingWatch:
     """
 
     def __init__(self, read: Reader, *, clock: Clock, rng: random.Random, pace: float = PACE) -> None:
+        super().__init__()
         self._read = read
         self._clock = clock
         self._rng = rng
@@ -122,42 +123,12 @@ class BlockingWatch:
         self._index = 0
         self._instances: tuple[Instance, ...] | None = None  # as last published
         self._believed = 0  # the index of the last answer taken for true
-        self._undelivered: Snapshot | None = None
         self._next_full_read: float | None = None
         self._status = WatchStatus(live=False)
-        self._closed = False
-        self._step: asyncio.Task[None] | None = None
-
-    def __aiter__(self) -> "BlockingWatch":
-        return self
-
-    async def __anext__(self) -> Snapshot:
-        if self._step is not None:
-            raise RuntimeError("this watch is already being awaited; make another one")
-        while self._undelivered is None:
-            if self._closed:
-                raise StopAsyncIteration
-            step = self._step = asyncio.ensure_future(self._next_change())
-            try:
-                await asyncio.wait({step})
-            finally:
-                self._step = None
-                step.cancel()  # does nothing to a finished one
-            if not step.cancelled():
-                step.result()
-        snapshot, self._undelivered = self._undelivered, None
-        return snapshot
 
     def status(self) -> WatchStatus:
         """See ``Watch``."""
         return self._status
-
-    async def aclose(self) -> None:
-        """See ``Watch``."""
-        self._closed = True
-        if self._step is not None:
-            self._step.cancel()
-            await asyncio.wait({self._step})
 
     async def _next_change(self) -> None:
         while True:

@@ -8,12 +8,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from registry.codec import decode_in_steps
+from registry.consul.codec import decode_in_steps
 from registry.errors import ConfigurationError, InvalidAnswer, PermissionDenied, RegistryUnavailable
 from registry.lookup import question
-from registry.lookup.address import lookup_settings
-from registry.lookup.client import LookupDirectory
-from registry.lookup.replica import Replica
+from registry.lookup.client.address import lookup_settings
+from registry.lookup.client.directory import LookupDirectory
+from registry.lookup.client.replica import Replica
 from registry.lookup.wire import HEARTBEAT, PORT, ROWS_PER_LINE, decode_line, to_row
 from registry.timing import SystemClock
 from tests.registry.lookup_client.fake import FakeService

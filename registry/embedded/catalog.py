@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 import msgspec
 from msgspec.structs import replace
 
-from registry.codec import NODE_MAINTENANCE, SERVICE_MAINTENANCE
+from registry.consul.codec import NODE_MAINTENANCE, SERVICE_MAINTENANCE
 
 LEAST_REAP = 60.0
 _NO_REASON = "no reason was given"

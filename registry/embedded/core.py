@@ -17,8 +17,8 @@ from registry.embedded.definitions import BadRequest, seconds
 from registry.embedded.filtering import Fields, Predicate, predicate
 from registry.embedded.kv import KeyValues
 from registry.embedded.views import DATACENTER, Machine
-from registry.embedded.waiting import within
 from registry.timing import Clock
+from registry.waiting import within
 
 # Consul's own: what a query waits when it does not say, and at most.
 DEFAULT_WAIT = 300.0
@@ -80,7 +80,7 @@ class Core:
         blocked = (passed, asyncio.get_running_loop().create_future())
         self._blocked.add(blocked)
         try:
-            await within(self.clock, wait, blocked[1])
+            await within(wait, blocked[1], self.clock)
         finally:
             self._blocked.discard(blocked)
 

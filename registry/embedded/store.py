@@ -15,9 +15,9 @@ import msgspec
 
 from registry.embedded.catalog import CheckRecord, ServiceRecord
 from registry.embedded.kv import Pair
-from registry.embedded.waiting import within
 from registry.errors import ConfigurationError
 from registry.timing import Clock
+from registry.waiting import within
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ class Keeper:
     async def _run(self) -> None:
         while not self._closing:
             await self._changed.wait()
-            await within(self._clock, TRY_AGAIN_AFTER if self._failure else SAVE_AFTER, self._asked.wait())
+            await within(TRY_AGAIN_AFTER if self._failure else SAVE_AFTER, self._asked.wait(), self._clock)
             self._asked.clear()
             changes = self._changes
             failure = await self._write(changes)

@@ -8,7 +8,7 @@ from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.typedefs import Handler
 
 from registry.lookup import question as questions
-from registry.lookup.hub import Hub, within
+from registry.lookup.hub import Hub
 from registry.lookup.journal import PIECE
 from registry.lookup.metrics import Metrics
 from registry.lookup.outlet import Outlet
@@ -18,6 +18,7 @@ from registry.lookup.view import View
 from registry.lookup.wire import STALE_FOR, Refusal
 from registry.timing import Clock
 from registry.token import Token
+from registry.waiting import within
 
 NAME = "Twostep's look-up service: GET /v1/lookup/SERVICE lists instances, /v1/lookup/SERVICE/stream follows them"
 # An index this process cannot have given: from before a restart. Its client is not left waiting for long.

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from fnmatch import fnmatchcase
 
@@ -17,6 +17,7 @@ from registry.lookup.turns import Turns
 from registry.lookup.view import View
 from registry.rules import ensure_name
 from registry.timing import Clock
+from registry.waiting import within
 
 log = logging.getLogger(__name__)
 
@@ -142,13 +143,3 @@ class Hub:
         del self.feeds[service]
         closing = asyncio.ensure_future(feed.close())
         closing.add_done_callback(lambda done: done.cancelled() or done.exception())
-
-
-async def within(seconds: float, waiting: Coroutine[object, None, object], clock: Clock) -> None:
-    """Wait for something, for ``seconds`` of ``clock`` at most; what it gives or raises is not asked for."""
-    event, timer = asyncio.ensure_future(waiting), asyncio.ensure_future(clock.sleep(seconds))
-    try:
-        await asyncio.wait({event, timer}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        event.cancel()
-        timer.cancel()

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry import codec
-from registry.codec import (
+from registry.consul import codec
+from registry.consul.codec import (
     LARGEST_ENTRY,
     STEP,
     decode_datacenter,

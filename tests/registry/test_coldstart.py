@@ -6,12 +6,12 @@ import msgspec
 import pytest
 
 from registry import Registration
-from registry.coldstart import PATIENCE, ColdStartDirectory
+from registry.coldstart.directory import PATIENCE, ColdStartDirectory
+from registry.coldstart.files import SavedLists
+from registry.coldstart.lastlist import WRITE_AGAIN_AFTER, WRITE_EVERY
 from registry.errors import ConfigurationError, InvalidAnswer, PermissionDenied, RegistryUnavailable, UnknownInstance
-from registry.lastlist import WRITE_AGAIN_AFTER, WRITE_EVERY
 from registry.model import Health
 from registry.query import Query
-from registry.saved import SavedLists
 from registry.testing import ManualClock, ScriptedDirectory, ScriptedWatch, instance
 from registry.watch import HOLD_AFTER_RESET
 

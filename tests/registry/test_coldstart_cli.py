@@ -9,7 +9,7 @@ import pytest
 
 from infra.consul.agent import ConsulAgent
 from registry import connect
-from registry.coldstart import ColdStartDirectory
+from registry.coldstart.directory import ColdStartDirectory
 from tests.support import wait_until
 
 

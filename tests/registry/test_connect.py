@@ -1,7 +1,7 @@
 import pytest
 
 from registry import connect
-from registry.consulsettings import consul_settings
+from registry.consul.settings import consul_settings
 from registry.errors import ConfigurationError
 
 VARIABLES = ["TWOSTEP_REGISTRY"] + [

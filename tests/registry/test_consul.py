@@ -12,11 +12,12 @@ import pytest
 from aiohttp import web
 
 from infra.consul.agent import free_port
-from registry import Registration, TtlCheck, connect, consultransport
-from registry.consul import ConsulDirectory
-from registry.consulreads import REASK_EVERY
-from registry.consulsettings import ConsulSettings
-from registry.consultransport import _here
+from registry import Registration, TtlCheck, connect
+from registry.consul import transport as consultransport
+from registry.consul.directory import ConsulDirectory
+from registry.consul.reads import REASK_EVERY
+from registry.consul.settings import ConsulSettings
+from registry.consul.transport import _here
 from registry.errors import (
     ConfigurationError,
     InvalidAnswer,
@@ -117,7 +118,7 @@ DIGITS = "/v1/health/service/digits"
 async def test_lists_are_packed_for_the_way_over_a_link_only(agent, make, monkeypatch):
     agent.on(DIGITS, [entry(1)])
     await make(host="127.0.0.1").lookup("digits")
-    monkeypatch.setattr("registry.consultransport._here", lambda host: host != "127.0.0.1")
+    monkeypatch.setattr("registry.consul.transport._here", lambda host: host != "127.0.0.1")
     await make(host="127.0.0.1").lookup("digits")
     assert "gzip" not in agent.asked[0].headers["Accept-Encoding"]
     assert "gzip" in agent.asked[1].headers["Accept-Encoding"]

@@ -1,11 +1,11 @@
 import pytest
 from rich.cells import cell_len
 
-from registry.display import show_explained, show_table
-from registry.explain import explain
+from registry.consul.reports import CheckReport
 from registry.model import Health
 from registry.query import Query
-from registry.reports import CheckReport
+from registry.show.explain import explain
+from registry.show.tables import show_explained, show_table
 from registry.testing import instance
 
 SHORT = [instance(1, zone="a"), instance(2, health=Health.CRITICAL)]

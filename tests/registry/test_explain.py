@@ -1,10 +1,10 @@
 import msgspec
 import pytest
 
-from registry.explain import cells, changes, differences, explain, similar
+from registry.consul.reports import CheckReport
 from registry.model import Health, Snapshot
 from registry.query import Query
-from registry.reports import CheckReport
+from registry.show.explain import cells, changes, differences, explain, similar
 from registry.testing import instance
 
 SERF = CheckReport("serfHealth", "Serf Health Status", "passing", "Agent alive and reachable")

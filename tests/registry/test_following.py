@@ -5,9 +5,9 @@ import msgspec
 import pytest
 
 from registry.directory import WatchStatus
-from registry.following import Lines, age, document, freshness
 from registry.model import Health, Snapshot
 from registry.query import Query
+from registry.show.changes import Lines, age, document, freshness
 from registry.testing import instance
 
 NOW = 1_700_000_000.0

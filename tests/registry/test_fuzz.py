@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from registry import consulhttp
-from registry.codec import decode_in_steps
-from registry.consul import ConsulDirectory
-from registry.consulsettings import ConsulSettings
+from registry.consul import http as consulhttp
+from registry.consul.codec import decode_in_steps
+from registry.consul.directory import ConsulDirectory
+from registry.consul.settings import ConsulSettings
 from registry.errors import InvalidAnswer
 from registry.testing import ManualClock
 

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.codec import decode_in_steps
+from registry.consul.codec import decode_in_steps
+from registry.consul.reports import CheckReport, decode_checks, decode_services
 from registry.errors import InvalidAnswer
-from registry.reports import CheckReport, decode_checks, decode_services
 
 
 def entry(instance_id, node="n1", **check):

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from registry import saved
+from registry.coldstart import files as saved
+from registry.coldstart.files import SavedLists, decode, encode
 from registry.model import Health, Snapshot
 from registry.query import Query
-from registry.saved import SavedLists, decode, encode
 from registry.testing import instance
 
 SOURCE = "consul://10.0.0.1:8500"

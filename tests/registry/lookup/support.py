@@ -4,7 +4,7 @@ import asyncio
 import json
 
 from registry.directory import WatchStatus
-from registry.lookup.replica import Replica
+from registry.lookup.client.replica import Replica
 from registry.lookup.wire import Heartbeat, Resync, decode_line
 from registry.testing import ScriptedDirectory
 

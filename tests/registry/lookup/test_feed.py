@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from registry.lookup.client.replica import Replica
 from registry.lookup.feed import MOST_VIEWS, VIEW_IDLE, Feed
 from registry.lookup.outlet import Patience
 from registry.lookup.question import Question
 from registry.lookup.reader import Reader, Tally
 from registry.lookup.refused import Refused
-from registry.lookup.replica import Replica
 from registry.lookup.subset import Subset
 from registry.lookup.turns import Turns
 from registry.lookup.wire import Change, Part, Resync, decode_line, to_instance, to_row

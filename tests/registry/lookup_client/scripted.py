@@ -4,7 +4,7 @@ import asyncio
 import random
 
 from registry.errors import RegistryUnavailable
-from registry.lookup.lines import Lines
+from registry.lookup.client.lines import Lines
 from registry.model import Snapshot
 
 END = None

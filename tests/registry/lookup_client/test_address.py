@@ -4,7 +4,7 @@ import pytest
 
 from registry import connect
 from registry.errors import ConfigurationError
-from registry.lookup.address import lookup_settings
+from registry.lookup.client.address import lookup_settings
 from tests.registry.lookup_client.fake import TOKEN
 
 

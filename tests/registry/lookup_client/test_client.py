@@ -16,9 +16,9 @@ from registry.errors import (
     RegistryUnavailable,
     Unsupported,
 )
-from registry.lookup.address import lookup_settings
-from registry.lookup.client import LookupDirectory
-from registry.lookup.lines import LARGEST
+from registry.lookup.client.address import lookup_settings
+from registry.lookup.client.directory import LookupDirectory
+from registry.lookup.client.lines import LARGEST
 from registry.model import Health
 from registry.query import Query
 from registry.testing import ManualClock, instance
@@ -182,7 +182,7 @@ async def test_an_error_that_may_pass_goes_before_one_that_will_not(service, nob
 
 
 async def test_one_that_says_nothing_is_given_up_for_the_next(service, monkeypatch):
-    monkeypatch.setattr("registry.lookup.services.ANSWER_WITHIN", 0.3)
+    monkeypatch.setattr("registry.lookup.client.services.ANSWER_WITHIN", 0.3)
 
     async def swallow(reader, writer):
         await reader.read()
@@ -268,7 +268,7 @@ async def test_an_answer_that_is_not_packed_as_it_says_is_no_answer(directory, s
 
 
 async def test_an_answer_too_large_is_given_up_while_it_is_read(directory, service, monkeypatch):
-    monkeypatch.setattr("registry.lookup.clienthttp.LARGEST", LARGEST >> 8)
+    monkeypatch.setattr("registry.lookup.client.http.LARGEST", LARGEST >> 8)
     service.answers(b"[" * (LARGEST >> 6))
     with pytest.raises(InvalidAnswer, match="more than"):
         await directory.lookup("digits")
@@ -354,7 +354,7 @@ async def test_a_watch_keeps_its_list_while_all_are_gone_and_catches_up(service)
 
 
 async def test_a_fall_after_a_reconnection_is_asked_about_at_another_address(service, monkeypatch):
-    monkeypatch.setattr("registry.lookup.stream.HOLD_AFTER_RESET", 0.2)
+    monkeypatch.setattr("registry.lookup.client.stream.HOLD_AFTER_RESET", 0.2)
     async with FakeService(some(10)) as other:
         directory = directory_at(other.address, service.address)
         watch = directory.watch("digits")

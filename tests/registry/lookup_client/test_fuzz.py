@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry.errors import InvalidAnswer, RegistryError, RegistryUnavailable
-from registry.lookup.lines import LARGEST
-from registry.lookup.stream import StreamWatch
+from registry.lookup.client.lines import LARGEST
+from registry.lookup.client.stream import StreamWatch
 from registry.lookup.wire import Resync, decode_line, line
 from registry.query import Query
 from registry.testing import ManualClock, instance

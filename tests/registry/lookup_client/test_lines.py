@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry.errors import InvalidAnswer
-from registry.lookup.lines import Lines
+from registry.lookup.client.lines import Lines
 
 
 class Chunks:

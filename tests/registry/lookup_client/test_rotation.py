@@ -1,6 +1,6 @@
 import random
 
-from registry.lookup.rotation import AVOID, Rotation
+from registry.lookup.client.rotation import AVOID, Rotation
 
 
 def rotation(*addresses):

@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from registry.errors import PermissionDenied, RegistryUnavailable
-from registry.lookup.lines import LARGEST
-from registry.lookup.stream import SILENCE, StreamWatch
+from registry.lookup.client.lines import LARGEST
+from registry.lookup.client.stream import SILENCE, StreamWatch
 from registry.lookup.wire import Resync, line
 from registry.model import Health
 from registry.query import Query
@@ -358,7 +358,7 @@ async def test_what_a_living_stream_says_is_believed_at_once(watch, services):
 
 
 async def test_a_list_without_end_is_given_up_before_it_fills_the_memory(watch, services, clock, monkeypatch):
-    monkeypatch.setattr("registry.lookup.stream.LARGEST", LARGEST >> 10)
+    monkeypatch.setattr("registry.lookup.client.stream.LARGEST", LARGEST >> 10)
     stream = services.then(whole(some(1)))
     await ids(watch)
     endless = [whole(some(400), part=part, parts=10_000) for part in range(1, 10)]

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from registry.explain import Explanation, cells
 from registry.model import Instance
+from registry.show.explain import Explanation, cells
 
 COLUMNS = ("id", "address", "health", "zone", "version", "weight", "tags")
 COLOURS = {"passing": "green", "warning": "yellow", "critical": "red", "draining": "blue"}

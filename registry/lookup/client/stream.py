@@ -16,12 +16,14 @@ import msgspec
 
 from registry.directory import WatchStatus
 from registry.errors import InvalidAnswer, RegistryError, RegistryUnavailable
-from registry.lookup.lines import LARGEST
-from registry.lookup.replica import Replica
+from registry.lookup.client.lines import LARGEST
+from registry.lookup.client.replica import Replica
 from registry.lookup.wire import HEARTBEAT, Part, decode_line
 from registry.model import Instance, Snapshot
 from registry.query import Query
+from registry.stepwise import StepwiseWatch
 from registry.timing import Backoff, Clock, TokenBucket
+from registry.waiting import cancel, done_within
 from registry.watch import HOLD_AFTER_RESET, Verdict, judge
 
 # Heartbeats come every 15 s: two have been missed, and some.
@@ -90,13 +92,14 @@ class _Connection:
         self.held_until: float | None = None
 
 
-class StreamWatch:
+class StreamWatch(StepwiseWatch):
     """A ``Watch`` over ``Services``. Everything happens inside ``anext``; nothing runs between two of them.
 
     Cancelling an ``anext`` loses nothing: the next one goes on with the same connection and the same pauses.
     """
 
     def __init__(self, query: Query, services: Services, *, clock: Clock, rng: random.Random) -> None:
+        super().__init__()
         self._query = query
         self._services = services
         self._clock = clock
@@ -107,30 +110,7 @@ class StreamWatch:
         self._due: float | None = None  # when the next connection may be made
         self._connection: _Connection | None = None
         self._instances: tuple[Instance, ...] | None = None  # as last published
-        self._undelivered: Snapshot | None = None
         self._status = WatchStatus(live=False)
-        self._closed = False
-        self._step: asyncio.Task[None] | None = None
-
-    def __aiter__(self) -> "StreamWatch":
-        return self
-
-    async def __anext__(self) -> Snapshot:
-        if self._step is not None:
-            raise RuntimeError("this watch is already being awaited; make another one")
-        while self._undelivered is None:
-            if self._closed:
-                raise StopAsyncIteration
-            step = self._step = asyncio.ensure_future(self._next_change())
-            try:
-                await asyncio.wait({step})
-            finally:
-                self._step = None
-                step.cancel()  # does nothing to a finished one
-            if not step.cancelled():
-                step.result()
-        snapshot, self._undelivered = self._undelivered, None
-        return snapshot
 
     def status(self) -> WatchStatus:
         """See ``Watch``; not ``live`` also while the service itself is out of touch with its registry."""
@@ -138,10 +118,7 @@ class StreamWatch:
 
     async def aclose(self) -> None:
         """See ``Watch``."""
-        self._closed = True
-        if self._step is not None:
-            self._step.cancel()
-            await asyncio.wait({self._step})
+        await super().aclose()
         self._drop()
 
     def __del__(self) -> None:
@@ -269,13 +246,10 @@ class StreamWatch:
 
 async def _within(seconds: float, work: Coroutine[Any, Any, bool], clock: Clock) -> bool:
     """What ``work`` gives, unless it takes longer. Raises ``TimeoutError``; ``work`` is cancelled then."""
-    task, timer = asyncio.ensure_future(work), asyncio.ensure_future(clock.sleep(seconds))
+    task = asyncio.ensure_future(work)
     try:
-        await asyncio.wait({task, timer}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
+        if not await done_within(seconds, task, clock):
             raise TimeoutError
         return task.result()
     finally:
-        task.cancel()
-        timer.cancel()
-        await asyncio.gather(task, timer, return_exceptions=True)
+        await cancel(task)

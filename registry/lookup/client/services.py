@@ -4,9 +4,9 @@ import random
 from collections.abc import Sequence
 
 from registry.errors import ConfigurationError, InvalidAnswer, PermissionDenied, RegistryError, RegistryUnavailable
-from registry.lookup.address import LookupSettings
-from registry.lookup.clienthttp import ANSWER_WITHIN, LookupHttp, LookupStream
-from registry.lookup.rotation import Rotation
+from registry.lookup.client.address import LookupSettings
+from registry.lookup.client.http import ANSWER_WITHIN, LookupHttp, LookupStream
+from registry.lookup.client.rotation import Rotation
 from registry.lookup.wire import ROWS_PER_LINE, Row, to_instance
 from registry.model import Instance, Snapshot
 from registry.query import Query

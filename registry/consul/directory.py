@@ -1,6 +1,6 @@
 """The directory on Consul's HTTP API, which the embedded registry speaks too.
 
-Reading is in ``consulreads``. Writes go to the agent; it syncs them in its own time, so taking an instance out of
+Reading is in ``reads``. Writes go to the agent; it syncs them in its own time, so taking an instance out of
 service returns when look-ups have stopped naming it, or after two seconds. An id belongs to one living instance: its
 address is compared before registering and after it (another may have come in between), and at every beat.
 """
@@ -10,10 +10,11 @@ import weakref
 from collections.abc import Mapping
 from typing import Unpack
 
-from registry.codec import Registered, check_id, decode_datacenter, decode_registered, encode
-from registry.consulhttp import ConsulHttp
-from registry.consulreads import ConsulReads
-from registry.consulsettings import ConsulSettings
+from registry.consul.codec import Registered, check_id, decode_datacenter, decode_registered, encode
+from registry.consul.http import ConsulHttp
+from registry.consul.reads import ConsulReads
+from registry.consul.reports import CheckReport
+from registry.consul.settings import ConsulSettings
 from registry.directory import Registration
 from registry.errors import (
     ConfigurationError,
@@ -25,7 +26,6 @@ from registry.errors import (
 )
 from registry.model import Snapshot
 from registry.query import Filters, Query
-from registry.reports import CheckReport
 from registry.rules import ensure_name, ensure_registrable
 from registry.timing import Clock
 from registry.watch import PACE, BlockingWatch, Reading

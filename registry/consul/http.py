@@ -15,8 +15,8 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from registry.consulsettings import ConsulSettings
-from registry.consultransport import CONNECT_WITHIN, Transport
+from registry.consul.settings import ConsulSettings
+from registry.consul.transport import CONNECT_WITHIN, Transport
 from registry.errors import (
     ConfigurationError,
     InvalidAnswer,

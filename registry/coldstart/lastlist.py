@@ -2,14 +2,14 @@
 
 import asyncio
 import logging
-from typing import Any
 
 import msgspec
 
+from registry.coldstart.files import SavedLists
 from registry.model import Snapshot
 from registry.query import Query
-from registry.saved import SavedLists
 from registry.timing import Clock
+from registry.waiting import cancel, done_within
 from registry.watch import HOLD_AFTER_RESET, Verdict, judge
 from registry.wording import length, printable
 
@@ -113,22 +113,3 @@ class LastList:
                 all_of_it, instances=tuple(each for each in all_of_it.instances if self.query.wants(each))
             )
         return exact if exact is not None and exact.instances else None
-
-
-async def done_within(seconds: float, task: "asyncio.Future[Any]", clock: Clock) -> bool:
-    """Wait for a task, but not for long; whether it is done. It goes on either way."""
-    timer = asyncio.ensure_future(clock.sleep(seconds))
-    try:
-        await asyncio.wait({task, timer}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        await cancel(timer)
-    return task.done()
-
-
-async def cancel(task: "asyncio.Future[Any]") -> None:
-    """End a task and what it waits for; its own errors are of no interest any more."""
-    task.cancel()
-    if not task.done():
-        await asyncio.wait({task})
-    if not task.cancelled():
-        task.exception()

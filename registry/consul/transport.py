@@ -14,7 +14,7 @@ import aiohttp
 import consul.aio
 import consul.base
 
-from registry.consulsettings import ConsulSettings
+from registry.consul.settings import ConsulSettings
 from registry.errors import InvalidAnswer
 
 # 200,000 instances; more is no list of a service.

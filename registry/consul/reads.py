@@ -8,12 +8,12 @@ ones to nobody at all, so the agent's own view of the service, which is refused 
 
 from collections.abc import Mapping
 
-from registry.codec import decode_in_steps, duration
-from registry.consulhttp import TIMEOUT, Answer, ConsulHttp
+from registry.consul.codec import decode_in_steps, duration
+from registry.consul.http import TIMEOUT, Answer, ConsulHttp
+from registry.consul.reports import CheckReport, decode_checks, decode_services
 from registry.errors import PermissionDenied, RegistryError
 from registry.model import Instance, Snapshot
 from registry.query import Query
-from registry.reports import CheckReport, decode_checks, decode_services
 from registry.timing import Clock
 from registry.watch import WAIT, Reading, client_timeout
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode
 
-from registry.consulsettings import host_and_port
+from registry.consul.settings import host_and_port
 from registry.errors import ConfigurationError
 from registry.lookup.wire import PORT
 from registry.token import Token

@@ -13,13 +13,15 @@ from typing import Any, Unpack
 
 import msgspec
 
+from registry.coldstart.files import SavedLists
+from registry.coldstart.lastlist import WRITE_AGAIN_AFTER, LastList
 from registry.directory import Directory, Registration, Watch, WatchStatus
 from registry.errors import RegistryError
-from registry.lastlist import WRITE_AGAIN_AFTER, LastList, cancel, done_within
 from registry.model import Snapshot
 from registry.query import Filters, Query
-from registry.saved import SavedLists
+from registry.stepwise import StepwiseWatch
 from registry.timing import Clock
+from registry.waiting import cancel, done_within
 from registry.watch import HOLD_AFTER_RESET
 
 # A registry that is there answers within hundredths of a second, one whose packets are dropped never.
@@ -106,10 +108,11 @@ class ColdStartDirectory:
         return self._lasts.setdefault(self._lists.path(query), last)
 
 
-class ColdStartWatch:
+class ColdStartWatch(StepwiseWatch):
     """A ``Watch`` over that of the directory behind. Everything happens inside ``anext``, and cancelling it is safe."""
 
     def __init__(self, directory: ColdStartDirectory, last: LastList, clock: Clock) -> None:
+        super().__init__()
         self._directory = directory
         self._behind: Watch = directory.behind.watch(last.query.service, **last.query.filters)
         self._last = last
@@ -119,29 +122,6 @@ class ColdStartWatch:
         self._believed: Snapshot | None = None
         self._ask_at: float | None = None  # when the answer in doubt is asked about again
         self._repeated = False  # the watch behind may come with what was believed already
-        self._undelivered: Snapshot | None = None
-        self._closed = False
-        self._step: asyncio.Task[None] | None = None
-
-    def __aiter__(self) -> "ColdStartWatch":
-        return self
-
-    async def __anext__(self) -> Snapshot:
-        if self._step is not None:
-            raise RuntimeError("this watch is already being awaited; make another one")
-        while self._undelivered is None:
-            if self._closed:
-                raise StopAsyncIteration
-            step = self._step = asyncio.ensure_future(self._next_change())
-            try:
-                await asyncio.wait({step})
-            finally:
-                await cancel(step)
-                self._step = None
-            if not step.cancelled():
-                step.result()
-        snapshot, self._undelivered = self._undelivered, None
-        return snapshot
 
     def status(self) -> WatchStatus:
         """See ``Watch``; while a saved list stands in, ``last_good_at`` is its own time."""
@@ -153,10 +133,7 @@ class ColdStartWatch:
 
     async def aclose(self) -> None:
         """See ``Watch``."""
-        self._closed = True
-        if self._step is not None:
-            self._step.cancel()
-            await asyncio.wait({self._step})
+        await super().aclose()
         await self._behind.aclose()
 
     async def _next_change(self) -> None:

@@ -8,9 +8,9 @@ from difflib import get_close_matches
 
 import msgspec
 
+from registry.consul.reports import CheckReport
 from registry.model import Health, Instance, Snapshot
 from registry.query import Query
-from registry.reports import CheckReport
 from registry.wording import escaped, printable
 
 _FIELDS = ("health", "weight", "endpoint", "zone", "version", "node")

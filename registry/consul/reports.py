@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from registry.codec import NODE_MAINTENANCE, SERVICE_MAINTENANCE
+from registry.consul.codec import NODE_MAINTENANCE, SERVICE_MAINTENANCE
 from registry.errors import InvalidAnswer
 
 

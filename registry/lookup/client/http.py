@@ -18,8 +18,8 @@ from registry.errors import (
     RegistryError,
     RegistryUnavailable,
 )
-from registry.lookup.address import LookupSettings
-from registry.lookup.lines import LARGEST, Lines
+from registry.lookup.client.address import LookupSettings
+from registry.lookup.client.lines import LARGEST, Lines
 from registry.lookup.wire import Listing, decode_listing, decode_refusal
 from registry.query import Query
 from registry.wording import printable

@@ -10,9 +10,9 @@ from typing import Unpack
 
 from registry.directory import Registration
 from registry.errors import Unsupported
-from registry.lookup.address import LookupSettings
-from registry.lookup.services import LookupServices
-from registry.lookup.stream import StreamWatch
+from registry.lookup.client.address import LookupSettings
+from registry.lookup.client.services import LookupServices
+from registry.lookup.client.stream import StreamWatch
 from registry.model import Snapshot
 from registry.query import Filters, Query
 from registry.rules import ensure_name

@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 
 from registry.directory import WatchStatus
-from registry.explain import Change, cells, changes
 from registry.model import Snapshot
 from registry.query import Query
+from registry.show.explain import Change, cells, changes
 from registry.wording import length, printable
 
 _SIGNS = {"added": "+", "removed": "-", "changed": "~"}

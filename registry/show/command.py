@@ -14,15 +14,15 @@ from collections.abc import Mapping
 import click
 import msgspec
 
-from registry.coldstart import behind
-from registry.consul import ConsulDirectory
+from registry.coldstart.directory import behind
+from registry.consul.directory import ConsulDirectory
+from registry.consul.reports import CheckReport
 from registry.directory import Directory
 from registry.errors import RegistryError
-from registry.explain import cells, explain, similar
-from registry.following import Lines, document, freshness
 from registry.model import Snapshot
 from registry.query import Query
-from registry.reports import CheckReport
+from registry.show.changes import Lines, document, freshness
+from registry.show.explain import cells, explain, similar
 from registry.timing import SystemClock
 from registry.wording import printable
 
@@ -40,7 +40,7 @@ async def show_once(directory: Directory, query: Query, *, as_json: bool) -> int
     if as_json:
         click.echo(json.dumps(document(snapshot, now), indent=2))
     elif count and _on_terminal():
-        from registry.display import show_table  # noqa: PLC0415 - rich takes its time, and a pipe has no use for it
+        from registry.show.tables import show_table  # noqa: PLC0415 - rich takes its time, and a pipe has no use for it
 
         summary = f"{count} instance{'s' * (count != 1)}; index {snapshot.index}, {freshness(snapshot, now)}"
         show_table(printable(f"{query.service} at {directory.source}"), snapshot.instances, summary)
@@ -69,7 +69,7 @@ async def explain_once(directory: Directory, query: Query, *, as_json: bool) -> 
             each |= {"in": said.included, "why": said.why, "checks": msgspec.to_builtins(said.checks)}
         click.echo(json.dumps(whole, indent=2))
     elif explained and _on_terminal():
-        from registry.display import show_explained  # noqa: PLC0415 - as above
+        from registry.show.tables import show_explained  # noqa: PLC0415 - as above
 
         show_explained(title, explained, summary)
     else:

@@ -1,0 +1,1 @@
+"""A start without a registry: the last good lists, on disk."""
