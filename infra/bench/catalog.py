@@ -1,14 +1,17 @@
 """A large service in a real Consul, and one change to it: entries written to the catalog as agents would have them.
 
-A hundred machines with a gossip check each hold the instances between them, every instance with a check of its own, so
+A hundred machines with a check each hold the instances between them, every instance with a check of its own, so
 that an answer has the size it has in a real fleet (about 1.3 kB an instance).
 """
 
 import json
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
+
+from infra.fleet import FleetError
 
 SERVICE = "large"
 MACHINES = 100
@@ -37,7 +40,8 @@ def _operations(instances: int) -> Iterator[dict[str, Any]]:
     for number in range(min(MACHINES, instances)):
         machine = f"machine-{number:03}"
         yield {"Node": {"Verb": "set", "Node": {"Node": machine, "Address": f"10.0.0.{number + 1}"}}}
-        alive = {"CheckID": "serfHealth", "Name": "Serf Health Status", "Output": "Agent alive and reachable"}
+        # Not serfHealth: Consul removes machines whose gossip it does not hear, within a minute.
+        alive = {"CheckID": "machine", "Name": "Machine check", "Output": "Agent alive and reachable"}
         yield {"Check": {"Verb": "set", "Check": alive | {"Node": machine, "Status": "passing"}}}
     for number in range(instances):
         yield _service(number, 0)
@@ -65,5 +69,9 @@ def _service(number: int, revision: int) -> dict[str, Any]:
 
 def _put(url: str, body: object) -> None:
     request = urllib.request.Request(url, data=json.dumps(body).encode(), method="PUT")  # noqa: S310 - loopback
-    with urllib.request.urlopen(request, timeout=30) as reply:  # noqa: S310 - as above
-        reply.read()
+    try:
+        with urllib.request.urlopen(request, timeout=30) as reply:  # noqa: S310 - as above
+            reply.read()
+    except urllib.error.HTTPError as error:
+        said = error.read().decode(errors="replace")
+        raise FleetError(f"Consul did not take a change of its catalog ({error.code}): {said[:300]}") from error
