@@ -94,9 +94,10 @@ def registry_as_text(result: dict[str, Any]) -> str:
         ("bytes received for one change", "bytes_per_change"),
         ("from change to callback, median, ms", "callback_p50_ms"),
         ("from change to callback, 99th percentile, ms", "callback_p99_ms"),
-        ("event loop held by a change, at most, ms", "stall_ms"),
-        ("the same in wall time, ms", "stall_wall_ms"),
-        ("event loop held by the first list, at most, ms", "first_list_stall_ms"),
+        ("event loop held at most in a round, median, ms", "stall_ms"),
+        ("the worst round, ms", "worst_stall_ms"),
+        ("in wall time, median, ms", "stall_wall_ms"),
+        ("event loop held by the first list, median, ms", "first_list_stall_ms"),
         ("resident memory of the client, MB", "client_rss_mb"),
     )
     lines = [f"one service of {result['instances']} instances, followed by   {'Consul':>14} {'look-up service':>16}"]
