@@ -13,6 +13,7 @@ pytestmark = pytest.mark.e2e
 
 
 @pytest.mark.tensorflow
+@pytest.mark.timeout(600)  # eight processes that import TensorFlow: minutes where the cores are shared
 async def test_every_arm_is_measured_in_one_run_and_nothing_is_left(leftovers: Callable[[], list[str]]) -> None:
     said: list[str] = []
     result = await run(Effort(rounds=1, reload=1, once=2, node=8, client=40), said.append)
