@@ -21,6 +21,7 @@ import numpy as np
 from node.errors import ClientGone, DeadlineExceeded, Draining, InternalError, RequestError
 from node.images import Pixels
 from node.latency import LatencyModel
+from node.load import BusyShare
 from node.runtimes.base import Scores
 from registry.timing import Clock
 
@@ -118,6 +119,7 @@ class Batcher:
         on_batch: Callable[[int, float], None] | None = None,
     ) -> None:
         self.latency = LatencyModel()
+        self.busy = BusyShare()
         self.max_batch = max_batch
         self._run = run
         self._share = share
@@ -169,12 +171,17 @@ class Batcher:
 
     def predicted_wait(self) -> float:
         """Seconds until an image submitted now would start to run."""
-        cap = self.latency.largest(self._share, self.max_batch)
+        cap = self.cap
         wait = (len(self._queue) // cap) * self.latency.predict(cap)
         if self._running:
             # A run that has overstayed by x is expected to need x more, so a hung model does not look idle.
             wait += abs(self.latency.predict(self._running) - (self._clock.monotonic() - self._started))
         return wait
+
+    @property
+    def cap(self) -> int:
+        """The most images a batch may hold at the speed learned so far."""
+        return self.latency.largest(self._share, self.max_batch)
 
     @property
     def depth(self) -> int:
@@ -211,6 +218,7 @@ class Batcher:
             _fail(item, ClientGone("the client has left"))
         if chosen.run:
             self._running, self._started = len(chosen.run), now
+            self.busy.turn(True, now)
             loop = asyncio.get_running_loop()
             job = loop.run_in_executor(self._runner, self._execute, chosen.run)
             job.add_done_callback(lambda done: self._finished(chosen.run, now, done.result()))
@@ -226,6 +234,7 @@ class Batcher:
     def _finished(self, items: list[Waiting], started: float, done: tuple[list[Scores | Exception], float]) -> None:
         answers, seconds = done
         self._running = 0
+        self.busy.turn(False, self._clock.monotonic())
         if not any(isinstance(answer, Exception) for answer in answers):  # a failed run was several runs
             self.latency.observe(len(items), seconds)
         if self._on_batch is not None:

@@ -18,6 +18,7 @@ from node.admission import Admission
 from node.batcher import Batcher, Outcome
 from node.errors import BadImage, EmptyBody, ModelError
 from node.images import Picture, Pixels, Preprocessing, encode_png
+from node.load import Load, report, slowest
 from node.machine import cores
 from node.metrics import Metrics
 from node.models import ModelSource, labels, preprocessing
@@ -94,13 +95,13 @@ class Pipeline:
         self._admission = admission
         self._metrics = metrics
         self._clock = clock
-        self._load = _DecodeLoad()
-        self._decoders = ThreadPoolExecutor(self._load.threads, thread_name_prefix="decode")
+        self._decoding = _DecodeLoad()
+        self._decoders = ThreadPoolExecutor(self._decoding.threads, thread_name_prefix="decode")
 
     async def warm(self) -> None:
         """Decode an image and run every power of two up to the largest batch. Raises ``ModelError``."""
         picture = encode_png(np.zeros(self.preprocessing.shape, np.uint8))
-        for _ in range(self._load.threads):
+        for _ in range(self._decoding.threads):
             await self._decode_in_thread(lambda: Picture(picture))
         with contextlib.suppress(BadImage):  # Pillow loads its rarer readers when it meets something unknown
             await self._decode(b"unknown")
@@ -135,7 +136,19 @@ class Pipeline:
 
     def predicted_wait(self) -> float:
         """Seconds until an image that came now would start to run, decoding of earlier ones included."""
-        return self._load.wait + self.batcher.predicted_wait()
+        return self._decoding.wait + self.batcher.predicted_wait()
+
+    def load(self, rps: float) -> Load:
+        """How busy it is now; ``rps``: requests answered per second, which whoever speaks HTTP counts."""
+        cap = self.batcher.cap
+        return report(
+            wait=self.predicted_wait(),
+            inflight=self._admission.requests,
+            queue=self.batcher.depth,
+            capacity=slowest((cap, self.batcher.latency.predict(cap)), (self._decoding.threads, self._decoding.mean)),
+            utilization=self.batcher.busy.at(self._clock.monotonic()),
+            rps=rps,
+        )
 
     async def close(self) -> None:
         """Fail what waits, let the present batch end, and free the model."""
@@ -148,8 +161,8 @@ class Pipeline:
         return {
             "model": self.source.name,
             "version": self.source.version,
-            "decoding": self._load.pending,
-            "decode_ms": round(self._load.mean * 1e3, 3),
+            "decoding": self._decoding.pending,
+            "decode_ms": round(self._decoding.mean * 1e3, 3),
             "wait_ms": round(self.predicted_wait() * 1e3, 3),
             **self._runtime.snapshot(),
             **self.batcher.snapshot(),
@@ -171,10 +184,10 @@ class Pipeline:
             image = parse().decode(self.preprocessing)
             return image, self._clock.monotonic() - started
 
-        self._load.pending += 1
+        self._decoding.pending += 1
         try:
             image, seconds = await asyncio.get_running_loop().run_in_executor(self._decoders, work)
         finally:
-            self._load.pending -= 1
-        self._load.observe(seconds)
+            self._decoding.pending -= 1
+        self._decoding.observe(seconds)
         return image, seconds

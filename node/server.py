@@ -23,6 +23,7 @@ from node import machine
 from node.admission import Admission
 from node.errors import MissingExtra, PortInUse
 from node.lifecycle import Lifecycle, State, Step, drain, drain_order
+from node.load import PATH as LOAD_PATH
 from node.metrics import Metrics
 from node.models import ModelSource, locate, verify
 from node.pipeline import Pipeline
@@ -228,7 +229,7 @@ class NodeServer:
             port=self.port,
             check=HttpCheck(url=f"{self.url}/readyz", interval=self._config.check_interval),
             tags=self._config.tags,
-            meta={"model": self._source.name, "runtime": runtime},
+            meta={"model": self._source.name, "runtime": runtime, "load": LOAD_PATH},
             zone=self._config.zone,
             version=self._source.version,
             weight=self._config.weight,

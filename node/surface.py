@@ -18,6 +18,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from node.admission import Admission
 from node.errors import BadRequest, DeadlineExceeded, Draining, InternalError, Overloaded, RequestError
 from node.lifecycle import Lifecycle
+from node.load import HEADER, PATH, Rate
 from node.metrics import Metrics
 from node.pipeline import Pipeline, Ticket
 from node.protocols.image import Body, classify
@@ -73,6 +74,7 @@ class Surface:
         self._rng = rng
         self._max_body = max_body
         self._body_timeout = body_timeout
+        self._answered = Rate()
 
     def application(self) -> web.Application:
         """Return the aiohttp application with every route."""
@@ -85,6 +87,7 @@ class Surface:
         app.router.add_post(_CLASSIFY, self._classify, expect_handler=self._expect)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
+        app.router.add_get(PATH, self._load)
         app.router.add_get("/metrics", self._prometheus)
         return app
 
@@ -113,8 +116,16 @@ class Surface:
         if self._lifecycle.leaving:
             response.force_close()
         if request.path == _CLASSIFY:  # probes are not traffic
-            self._metrics.answered(response.status, self._clock.monotonic() - started)
+            now = self._clock.monotonic()
+            self._metrics.answered(response.status, now - started)
+            self._say_load(response, now)
         return response
+
+    def _say_load(self, response: web.StreamResponse, now: float) -> None:
+        if response.status < 500:  # what refuses or fails at once must not look quick
+            self._answered.count(now)
+        if self.pipeline is not None:
+            response.headers[HEADER] = self.pipeline.load(self._answered.at(now)).orca
 
     async def _classify(self, request: web.Request) -> web.Response:
         pipeline = self._serving()
@@ -149,6 +160,10 @@ class Surface:
         if not self._lifecycle.ready:
             raise Overloaded(f"{self._node} is {self._lifecycle.state}")
         return self._json(200, {"status": "ready", "node": self._node})
+
+    async def _load(self, _: web.Request) -> web.Response:
+        """How busy it is; refused where work would be."""
+        return self._json(200, self._serving().load(self._answered.at(self._clock.monotonic())))
 
     async def _prometheus(self, _: web.Request) -> web.Response:
         return web.Response(body=self._metrics.text(), headers={"Content-Type": self._metrics.content_type})

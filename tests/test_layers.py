@@ -68,7 +68,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"cli"},
     ],
     "node": [
-        {"errors", "latency"},
+        {"errors", "latency", "load"},
         {"machine", "images", "metrics"},
         {"runtimes", "runtimes.base"},
         {"runtimes.tensorflow", "models", "dataset"},
