@@ -6,27 +6,36 @@ Which endpoints are offered, in this order: those neither ejected nor cooling do
 those cooling down as well, and when it still is, all (panic, as in Envoy: what condemns most of a fleet is more likely
 wrong than right, and a few cannot bear the load of all); those this call has tried already; an error. The list itself:
 passing and warning instances; when there are none, critical ones, because a registry that finds everything broken may
-itself be the broken part; draining ones never.
+itself be the broken part; draining ones never. Newcomers and returners begin slowly, unless the whole list is new.
+
+The cost of a pick does not grow with the list: only endpoints that a breaker has something to say of are looked at.
 """
 
+import logging
 import math
 import random
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from registry.model import Health, Instance, Snapshot
 from registry.timing import Clock
 from smartclient.breaker import EjectionRule, Reach
-from smartclient.endpoint import Endpoint, Key, Lease, key_of
+from smartclient.endpoint import Endpoint, Key, Lease, SlowStart, key_of
 from smartclient.errors import NoEndpoints, ServiceUnknown
-from smartclient.policy import ANY, PickInfo, Policy
-from smartclient.stats import Outcome
+from smartclient.policy import ANY, AskingPicker, Picker, PickInfo, Policy
+from smartclient.stats import NEUTRAL, Outcome
+
+log = logging.getLogger(__name__)
 
 MAX_EJECTED = 0.5  # share of the endpoints; Envoy's default of 10 % is for larger fleets. One may always be ejected.
 PANIC_BELOW = 0.5  # share of available endpoints
+PANIC_STANDS = 0.01  # seconds for which a verdict on panic is not asked again: with thousands ejected it takes a while
 REMEMBER = 300.0  # seconds for which an endpoint that left the list keeps its record, in case it only flapped
 LEAST_COOL_DOWN = 1.0  # seconds; "Retry-After: 0" comes from a node that is leaving, and the list needs a moment
+UNANSWERED_PROBES = 3  # in a row, while another node answered: as good as so many refused connections
+FAILURE_WEIGHS = 5.0  # times the average latency: failing fast must not look fast
+UNKNOWN_FAILURE = 1.0  # seconds, where no latency is known yet
 
 
 class Balancer:
@@ -41,49 +50,82 @@ class Balancer:
         clock: Clock,
         rng: random.Random,
         ejection: EjectionRule | None = None,
+        slow_start: SlowStart | None = None,
     ) -> None:
         self.panics = 0
+        self.ejections = 0
         self._policy = policy
         self._service = service
         self._source = source
         self._clock = clock
         self._rng = rng
         self._rule = ejection or EjectionRule()
+        self._slow_start = slow_start or SlowStart()
         self._endpoints: dict[Key, Endpoint] = {}
         self._left: dict[Key, tuple[float, Endpoint]] = {}
-        self._picker = policy.build((), rng)
-        self._calm = True  # no breaker has anything to say: the quick path of a pick
+        self._picker: Picker
+        self._candidates: Callable[[PickInfo, float], Sequence[Endpoint]] | None
+        self._build()
+        self._troubled: set[Endpoint] = set()  # whose breaker has something to say; the others need no look
+        self._reach = Reach.WELL
+        self._reach_until = 0.0
         self._health: Counter[Health] = Counter()
+
+    @property
+    def policy(self) -> Policy:
+        """How endpoints are chosen."""
+        return self._policy
+
+    @property
+    def endpoints(self) -> Collection[Endpoint]:
+        """Those that the list offers now."""
+        return self._endpoints.values()
 
     def update(self, snapshot: Snapshot) -> None:
         """Take over a new list; what is in flight to an endpoint that left it runs to its end."""
         now = self._clock.monotonic()
         self._health = Counter(instance.health for instance in snapshot.instances)
-        endpoints: dict[Key, Endpoint] = {}
         before = {key: endpoint.instance for key, endpoint in self._endpoints.items()}
+        endpoints: dict[Key, Endpoint] = {}
+        newcomers: list[Endpoint] = []
         for instance in _usable(snapshot):
-            endpoint = self._known(key_of(instance), now)
+            key = key_of(instance)
+            endpoint = self._endpoints.get(key)
             if endpoint is None:
-                endpoint = Endpoint(instance, self._rule)
-            else:
-                endpoint.update(instance)
-            endpoints[endpoint.key] = endpoint
+                endpoint = self._returned(key, now) or Endpoint(instance, self._rule, self._slow_start)
+                newcomers.append(endpoint)
+            endpoint.update(instance)
+            endpoints[key] = endpoint
+        if len(newcomers) < len(endpoints):
+            for endpoint in newcomers:
+                endpoint.start_slowly(now)
         for key, endpoint in self._endpoints.items():
             if key not in endpoints:
                 self._left[key] = (now, endpoint)
         self._left = {key: entry for key, entry in self._left.items() if now - entry[0] < REMEMBER}
         self._endpoints = endpoints
-        self._calm = False
+        self._troubled = {endpoint for endpoint in endpoints.values() if not endpoint.breaker.calm}
+        self._reach_until = now
         if before != {key: endpoint.instance for key, endpoint in endpoints.items()}:
-            self._picker = self._policy.build(tuple(endpoints.values()), self._rng)
+            self._build()
+
+    def candidates(self, info: PickInfo = ANY) -> Sequence[Endpoint]:
+        """Return the endpoints that the policy wants to hear from before it picks for ``info``; mostly none."""
+        if self._candidates is None:
+            return ()
+        now = self._clock.monotonic()
+        if self._troubled and (reach := self._panic(now)) is not info.reach:
+            info = _reaching(info, reach)
+        return self._candidates(info, now)
 
     def pick(self, info: PickInfo = ANY) -> Lease:
         """Choose the endpoint of the next attempt and count it in flight. Raises ``NoEndpoints``."""
-        self.ensure_any()
+        if not self._endpoints:
+            raise self._empty()
         now = self._clock.monotonic()
-        if not self._calm and (reach := self._panic(now)) is not Reach.WELL:
+        if self._troubled and (reach := self._panic(now)) is not Reach.WELL:
             self.panics += 1
-            info = PickInfo(exclude=info.exclude, reach=reach)
+            info = _reaching(info, reach)
         try:
             endpoint = self._picker.pick(info, now)
         except NoEndpoints:
@@ -106,6 +148,14 @@ class Balancer:
             return None
         return min((endpoint.breaker.cooling(now) for endpoint in endpoints), default=0.0)
 
+    def unanswered(self, endpoint: Endpoint) -> None:
+        """Note that ``endpoint`` did not say how busy it is while another one did."""
+        endpoint.unanswered_probes += 1
+        if endpoint.unanswered_probes >= UNANSWERED_PROBES and not endpoint.breaker.ejected and self._may_eject():
+            now = self._clock.monotonic()
+            endpoint.breaker.eject(now, self._rng)
+            self._noted(endpoint, Outcome.TIMEOUT, now, was_out=False)
+
     def snapshot(self) -> dict[str, Any]:
         """Return the policy's name, how often panic decided, and every endpoint's state."""
         now = self._clock.monotonic()
@@ -113,12 +163,26 @@ class Balancer:
             "policy": self._policy.name,
             "panic": self._panic(now) is not Reach.WELL,
             "panics": self.panics,
+            "ejections": self.ejections,
             "endpoints": [endpoint.snapshot(now) for endpoint in self._endpoints.values()],
         }
 
-    def _known(self, key: Key, now: float) -> Endpoint | None:
-        if key in self._endpoints:
-            return self._endpoints[key]
+    def explain(self, info: PickInfo = ANY) -> list[dict[str, Any]]:
+        """Return every endpoint's state with ``may`` (it stands to choose), ``why`` not, and its ``score``."""
+        now = self._clock.monotonic()
+        rows = []
+        for endpoint in self._endpoints.values():
+            may = info.admits(endpoint, now)
+            why = "" if may else "tried already" if endpoint in info.exclude else endpoint.breaker.state(now)
+            score = self._picker.score(endpoint, now)
+            rows.append(endpoint.snapshot(now) | {"may": may, "why": why, "score": score})
+        return rows
+
+    def _build(self) -> None:
+        self._picker = self._policy.build(tuple(self._endpoints.values()), self._rng)
+        self._candidates = self._picker.candidates if isinstance(self._picker, AskingPicker) else None
+
+    def _returned(self, key: Key, now: float) -> Endpoint | None:
         if key not in self._left:
             return None
         _, endpoint = self._left.pop(key)
@@ -130,36 +194,67 @@ class Balancer:
         for exclude in (info.exclude, ()):
             for reach in Reach:
                 try:
-                    return self._picker.pick(PickInfo(exclude=exclude, reach=reach), now)
+                    return self._picker.pick(PickInfo(exclude=exclude, reach=reach, key=info.key), now)
                 except NoEndpoints:
                     continue
         raise self._empty()
 
     def _panic(self, now: float) -> Reach:
         """Return how far a pick must reach so that it has at least half of the endpoints to choose from."""
-        endpoints = self._endpoints.values()
-        self._calm = all(endpoint.breaker.calm for endpoint in endpoints)
-        if self._calm:
-            return Reach.WELL
+        if now >= self._reach_until:
+            self._troubled = {endpoint for endpoint in self._troubled if not endpoint.breaker.calm}
+            self._reach = self._reach_now(now)
+            self._reach_until = now + PANIC_STANDS
+        return self._reach
+
+    def _reach_now(self, now: float) -> Reach:
+        total = len(self._endpoints)
         for reach in (Reach.WELL, Reach.COOLING):
-            if sum(each.breaker.available(now, reach) for each in endpoints) >= PANIC_BELOW * len(endpoints):
+            out = sum(not endpoint.breaker.available(now, reach) for endpoint in self._troubled)
+            if total - out >= PANIC_BELOW * total:
                 return reach
         return Reach.EJECTED
 
-    def _settle(self, lease: Lease, outcome: Outcome, retry_after: float | None) -> None:
-        breaker = lease.endpoint.breaker
-        if outcome is Outcome.OK and breaker.calm:
-            return
-        now = self._clock.monotonic()
-        self._calm = False
-        if outcome is Outcome.OVERLOADED:
+    def _settle(self, lease: Lease, outcome: Outcome, retry_after: float | None, took: float | None) -> None:
+        endpoint, now = lease.endpoint, self._clock.monotonic()
+        breaker = endpoint.breaker
+        if outcome is Outcome.OK:
+            endpoint.latency.observe(now - lease.began if took is None else took, now)
+            if breaker.calm:
+                return
+        elif outcome is Outcome.OVERLOADED:
             breaker.cool(max(LEAST_COOL_DOWN, retry_after or 0.0), now)
+        elif outcome not in NEUTRAL:
+            known = endpoint.latency.read(now)
+            endpoint.latency.observe(max(now - lease.began, FAILURE_WEIGHS * known or UNKNOWN_FAILURE), now)
+        was_out = breaker.ejected
         breaker.record(
             outcome, epoch=lease.epoch, probe=lease.probe, now=now, rng=self._rng, may_eject=self._may_eject()
         )
+        self._noted(endpoint, outcome, now, was_out=was_out)
+
+    def _noted(self, endpoint: Endpoint, cause: Outcome, now: float, *, was_out: bool) -> None:
+        """Take account of what a breaker has just decided."""
+        self._reach_until = now
+        breaker = endpoint.breaker
+        if not breaker.calm and endpoint.key in self._endpoints:
+            self._troubled.add(endpoint)
+        if breaker.ejected and not was_out:
+            self.ejections += 1
+            facts = {"service": self._service, "node": endpoint.name, "cause": str(cause)}
+            seconds = breaker.remaining(now)
+            log.warning("%(service)s: %(node)s is left out (%(cause)s)", facts, extra={**facts, "seconds": seconds})
+            if cause in {Outcome.TIMEOUT, Outcome.CONNECT_ERROR}:
+                # A node that does not even answer will not answer these: their calls may try another one now.
+                for lease in tuple(endpoint.leases):
+                    lease.abandon()
+        elif was_out and not breaker.ejected:
+            endpoint.start_slowly(now)
+            facts = {"service": self._service, "node": endpoint.name}
+            log.info("%(service)s: %(node)s is back", facts, extra=facts)
 
     def _may_eject(self) -> bool:
-        ejected = sum(endpoint.breaker.ejected for endpoint in self._endpoints.values())
+        ejected = sum(endpoint.breaker.ejected for endpoint in self._troubled)
         return ejected < max(1, math.floor(MAX_EJECTED * len(self._endpoints)))
 
     def _empty(self) -> NoEndpoints:
@@ -174,6 +269,10 @@ class Balancer:
             f"no instance of {self._service!r} takes requests {where} (seen: {seen}); "
             f"`twostep lookup {self._service} --all` shows them"
         )
+
+
+def _reaching(info: PickInfo, reach: Reach) -> PickInfo:
+    return PickInfo(exclude=info.exclude, reach=reach, key=info.key, among=info.among)
 
 
 def _usable(snapshot: Snapshot) -> list[Instance]:

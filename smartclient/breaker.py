@@ -1,16 +1,18 @@
 """Leaving a failing endpoint out for a while: a state machine of (its own state, outcome, now, rng), no I/O.
 
-    closed --3 connect failures or 5 failures of any kind, in a row--> ejected
+    closed --3 connect failures or 5 failures of any kind in a row, or half of the last 50--> ejected
     ejected --time is up--> probation: one request at a time --it works--> closed
                                                              --it fails--> ejected, longer
 
-The numbers: 5 in a row is Envoy's ``consecutive_5xx``; refused connections say more, so 3 of them do. 30 s times the
-number of ejections, at most 300 s, are Envoy's base and maximum ejection time; the jitter is ours, so that clients do
-not return as a herd. A node that asks for quiet (429, 503 with Retry-After) cools down and is not counted as broken.
-How many endpoints may be out at once is the balancer's to say (``may_eject``).
+The numbers: 5 in a row is Envoy's ``consecutive_5xx``; refused connections say more, so 3 of them do. Half of the last
+50 (of 20 at least) is for a node that fails often but never 5 times running; Envoy's 85 % waits for a node that is all
+but dead. 30 s times the number of ejections, at most 300 s, are Envoy's base and maximum ejection time; the jitter is
+ours, so that clients do not return as a herd. A node that asks for quiet (429, 503 with Retry-After) cools down and is
+not counted as broken. How many endpoints may be out at once is the balancer's to say (``may_eject``).
 """
 
 import random
+from collections import deque
 from enum import IntEnum
 from typing import Literal
 
@@ -32,10 +34,17 @@ class Reach(IntEnum):
 
 
 class EjectionRule(msgspec.Struct, frozen=True, kw_only=True):
-    """When to eject and for how long (seconds). ``jitter`` is the share by which a time may be shortened."""
+    """When to eject and for how long (seconds).
+
+    In a row: ``connect_failures`` or ``failures`` of any kind; or ``share`` of the last ``window`` attempts, once there
+    are ``least``. ``jitter`` is the share by which a time may be shortened.
+    """
 
     connect_failures: int = 3
     failures: int = 5
+    share: float = 0.5
+    window: int = 50
+    least: int = 20
     base: float = 30.0
     longest: float = 300.0
     jitter: float = 0.2
@@ -57,6 +66,7 @@ class Breaker:
         "_failures",
         "_healthy_since",
         "_probing",
+        "_recent",
         "_rule",
         "_until",
         "calm",
@@ -73,6 +83,7 @@ class Breaker:
         self._cool_until = 0.0
         self._healthy_since = 0.0
         self._probing = False
+        self._recent: deque[bool] = deque(maxlen=rule.window)  # True is a failure; empty while calm
         self.calm = True
         self.ejected = False
         self.ejections = 0
@@ -104,13 +115,23 @@ class Breaker:
             self._probing = False
         if outcome is Outcome.OK or outcome is Outcome.OVERLOADED:
             self._succeeded(epoch, now)
-        elif outcome not in NEUTRAL:
+        elif outcome not in NEUTRAL and (self.ejected or epoch == self.epoch):
             self._failed(outcome, probe=probe, now=now, rng=rng, may_eject=may_eject)
 
     def cool(self, seconds: float, now: float) -> None:
         """Leave it alone for ``seconds`` (at most 30), as it asked."""
         self._cool_until = max(self._cool_until, now + min(seconds, LONGEST_COOL_DOWN))
         self.calm = False
+
+    def eject(self, now: float, rng: random.Random) -> None:
+        """Leave it out from ``now`` on, for longer each time."""
+        self.calm = False
+        self.ejected = True
+        self.ejections += 1
+        self.epoch += 1
+        self._connect_failures = self._failures = 0
+        self._recent.clear()
+        self._until = now + self._rule.duration(self.ejections, rng)
 
     def returned(self, now: float) -> None:
         """Note that the registry lists it again after an absence: its next request is the probe, at once."""
@@ -134,6 +155,8 @@ class Breaker:
         self._connect_failures = self._failures = 0
         if self.calm:
             return
+        if self._recent:
+            self._recent.append(False)
         if self.ejected:
             if epoch != self.epoch:
                 return  # answered what was sent before the ejection
@@ -150,18 +173,19 @@ class Breaker:
         self._connect_failures = self._connect_failures + 1 if outcome is Outcome.CONNECT_ERROR else 0
         if self.ejected:
             if probe:
-                self._eject(now, rng)
+                self.eject(now, rng)
             return
-        over = self._failures >= self._rule.failures or self._connect_failures >= self._rule.connect_failures
-        if over and may_eject:
-            self._eject(now, rng)
+        self._recent.append(True)
+        if may_eject and self._over():
+            self.eject(now, rng)
 
-    def _eject(self, now: float, rng: random.Random) -> None:
-        self.ejected = True
-        self.ejections += 1
-        self.epoch += 1
-        self._connect_failures = self._failures = 0
-        self._until = now + self._rule.duration(self.ejections, rng)
+    def _over(self) -> bool:
+        rule, recent = self._rule, self._recent
+        if self._failures >= rule.failures or self._connect_failures >= rule.connect_failures:
+            return True
+        return len(recent) >= rule.least and sum(recent) >= rule.share * len(recent)
 
     def _settle(self, now: float) -> None:
-        self.calm = not (self.ejected or self.ejections or self._failures or now < self._cool_until)
+        if not any(self._recent):
+            self._recent.clear()
+        self.calm = not (self.ejected or self.ejections or self._failures or self._recent or now < self._cool_until)

@@ -1,16 +1,22 @@
 """One node as the client sees it, and the lease that every pick returns.
 
-An ``Endpoint`` joins what the registry says (``Instance``) with what the client has seen (counters, in flight,
-breaker). It outlives pickers and snapshots; only the balancer makes one. A ``Lease`` is closed exactly once, whatever
-happens: leaving its ``with`` block without a word, by cancellation too, releases it as cancelled.
+An ``Endpoint`` joins what the registry says (``Instance``) with what the client has seen (counters, latency, the
+node's own load report, attempts in flight, breaker). It outlives pickers and snapshots; only the balancer makes one. A
+``Lease`` is closed exactly once, whatever happens: leaving its ``with`` block without a word, by cancellation too,
+releases it as cancelled.
 """
 
+import math
 from collections.abc import Callable
+from itertools import islice
 from typing import Any, Self
+
+import msgspec
 
 from registry.model import Instance
 from smartclient.breaker import Breaker, EjectionRule
-from smartclient.stats import Counters, Outcome
+from smartclient.load import META, LoadReport
+from smartclient.stats import Counters, Outcome, PeakEwma
 
 Key = tuple[str, str, str, int]
 
@@ -20,44 +26,127 @@ def key_of(instance: Instance) -> Key:
     return (instance.node, instance.id, instance.address, instance.port)
 
 
+class SlowStart(msgspec.Struct, frozen=True):
+    """A newcomer's share of its weight: ``max(floor, (t / window) ** (1 / aggression))`` (Envoy's formula).
+
+    ``window``: seconds, 0 turns it off. ``floor``: Envoy's ``min_weight_percent``.
+    """
+
+    window: float = 10.0
+    floor: float = 0.1
+    aggression: float = 1.0
+
+    def share(self, age: float) -> float:
+        """The share (0 to 1) after ``age`` seconds."""
+        if age >= self.window:
+            return 1.0
+        return max(self.floor, math.pow(age / self.window, 1.0 / self.aggression))
+
+
 class Endpoint:
-    """A node's instance, in-flight count, counters and breaker. Compared by identity."""
+    """A node's instance, attempts in flight, statistics and breaker. Compared by identity.
 
-    __slots__ = ("breaker", "counters", "in_flight", "instance", "key", "url")
+    ``load_path``: where it answers for its load, empty when it does not. ``report``: the last it said;
+    ``sent_since_report``: attempts this client has begun there since. ``leases``: attempts under way with the times
+    they began, oldest first.
+    """
 
-    def __init__(self, instance: Instance, rule: EjectionRule) -> None:
+    __slots__ = (
+        "_slow_start",
+        "breaker",
+        "counters",
+        "in_flight",
+        "instance",
+        "joined",
+        "key",
+        "latency",
+        "leases",
+        "load_path",
+        "probe_latency",
+        "report",
+        "sent_since_report",
+        "unanswered_probes",
+        "url",
+        "weight",
+    )
+
+    def __init__(self, instance: Instance, rule: EjectionRule, slow_start: SlowStart | None = None) -> None:
         self.key = key_of(instance)
-        self.instance = instance
-        self.url = instance.url
         self.in_flight = 0
         self.counters = Counters()
         self.breaker = Breaker(rule)
+        self.latency = PeakEwma()
+        self.probe_latency = PeakEwma()
+        self.unanswered_probes = 0
+        self.report: LoadReport | None = None
+        self.sent_since_report = 0
+        self.leases: dict[Lease, float] = {}
+        self.joined: float | None = None  # monotonic seconds; None: no slow start, or it is over
+        self._slow_start = slow_start or SlowStart()
+        self.update(instance)
 
     @property
     def name(self) -> str:
         """The instance's id."""
         return self.instance.id
 
-    @property
-    def weight(self) -> int:
-        """Share of the traffic relative to the others, never negative."""
-        return max(0, self.instance.weight)
-
     def update(self, instance: Instance) -> None:
         """Take over what the registry now says of the same instance."""
         self.instance = instance
         self.url = instance.url
+        self.weight = max(0, instance.weight)
+        self.load_path = instance.meta.get(META, "")
+
+    def start_slowly(self, now: float) -> None:
+        """Begin at a small share of its weight, as a node that has just joined or returned."""
+        self.joined = now if self._slow_start.window > 0 else None
+
+    def share(self, now: float) -> float:
+        """The share (0 to 1) of its weight that it should have now; 1 but for newcomers."""
+        if self.joined is None:
+            return 1.0
+        share = self._slow_start.share(now - self.joined)
+        if share >= 1.0:
+            self.joined = None
+        return share
+
+    def heard(self, report: LoadReport) -> None:
+        """Take over what the node says of its load."""
+        self.report = report
+        self.sent_since_report = 0
+
+    def expected(self, now: float) -> float:
+        """Seconds that an answer is likely to take, 0 when nothing is known.
+
+        The peak average; or, when more than half of the attempts under way are already older than that, their mean
+        age: a node that hangs is seen before it has answered anything (kratos does the same).
+        """
+        mean = self.latency.read(now)
+        leases = self.leases
+        if not leases or now - next(iter(leases.values())) <= mean:
+            return mean
+        half = len(leases) // 2
+        if now - next(islice(leases.values(), half, None)) <= mean:
+            return mean
+        older = [age for began in leases.values() if (age := now - began) > mean]
+        return sum(older) / len(older)
 
     def snapshot(self, now: float) -> dict[str, Any]:
-        """Return its observable state."""
+        """Return its observable state; times in milliseconds but for ``back_in_s``."""
+        report = self.report
         return {
             "id": self.instance.id,
             "endpoint": self.instance.endpoint,
             "health": str(self.instance.health),
+            "zone": self.instance.zone,
+            "version": self.instance.version,
             "weight": self.weight,
+            "share": round(self.share(now), 3),
             "state": self.breaker.state(now),
             "back_in_s": round(self.breaker.remaining(now), 3),
             "in_flight": self.in_flight,
+            "latency_ms": round(self.latency.value * 1000, 3),
+            "wait_ms": round(report.wait * 1000, 3) if report and report.wait is not None else None,
             "picked": self.counters.picked,
             "ok": self.counters.ok,
             "failed": self.counters.failed,
@@ -68,33 +157,59 @@ class Endpoint:
         return f"<Endpoint {self.name} {self.instance.endpoint} in_flight={self.in_flight}>"
 
 
-Settle = Callable[["Lease", Outcome, float | None], None]
+Settle = Callable[["Lease", Outcome, float | None, float | None], None]
+GiveUp = Callable[[], None]
 
 
 class Lease:
     """The right to send one attempt to ``endpoint``; in-flight went up when it was made, and goes down once.
 
-    ``release(outcome, retry_after)`` says how it ended; a second release changes nothing.
+    ``release(outcome, retry_after)`` says how it ended; a second release changes nothing. ``give_up``, where whoever
+    waits has set it, ends the wait at once: ``abandon`` calls it when the node turns out to be hung.
     """
 
-    __slots__ = ("_settle", "endpoint", "epoch", "open", "probe")
+    __slots__ = ("_settle", "endpoint", "epoch", "give_up", "open", "probe")
 
     def __init__(self, endpoint: Endpoint, now: float, settle: Settle) -> None:
+        breaker = endpoint.breaker
         self.endpoint = endpoint
-        self.probe = not endpoint.breaker.calm and endpoint.breaker.begin(now)
-        self.epoch = endpoint.breaker.epoch
+        self.probe = not breaker.calm and breaker.begin(now)
+        self.epoch = breaker.epoch
         self.open = True
+        self.give_up: GiveUp | None = None
         self._settle = settle
         endpoint.in_flight += 1
+        endpoint.sent_since_report += 1
         endpoint.counters.picked += 1
+        endpoint.leases[self] = now
 
-    def release(self, outcome: Outcome, retry_after: float | None = None) -> None:
-        """Close it with how the attempt ended; ``retry_after``: seconds the node asked to be left alone."""
+    @property
+    def began(self) -> float:
+        """When it was made, in monotonic seconds; only while it is open."""
+        return self.endpoint.leases[self]
+
+    def release(self, outcome: Outcome, retry_after: float | None = None, *, took: float | None = None) -> None:
+        """Close it with how the attempt ended.
+
+        ``retry_after``: seconds the node asked to be left alone. ``took``: seconds to count as its latency, None for
+        the time since it was made.
+        """
         if self.open:
             self.open = False
-            self.endpoint.in_flight -= 1
-            self.endpoint.counters.count(outcome)
-            self._settle(self, outcome, retry_after)
+            endpoint = self.endpoint
+            endpoint.in_flight -= 1
+            endpoint.counters.count(outcome)
+            self._settle(self, outcome, retry_after, took)
+            del endpoint.leases[self]
+
+    def waits(self, give_up: GiveUp) -> None:
+        """Let ``abandon`` call ``give_up`` while this is open."""
+        self.give_up = give_up
+
+    def abandon(self) -> None:
+        """End the wait for the answer, where somebody said how."""
+        if self.open and self.give_up is not None:
+            self.give_up()
 
     def __enter__(self) -> Self:
         return self

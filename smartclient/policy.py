@@ -2,12 +2,13 @@
 
 The control side calls ``Policy.build`` whenever the list changes; the data side calls ``Picker.pick`` for every
 attempt: synchronous, no I/O. A policy belongs to one balancer and may carry its position from one picker to the next.
-Availability is not the policy's business beyond asking: ``info.admits`` says who may be had.
+Availability is not the policy's business beyond asking: ``info.admits`` says who may be had. What is known of an
+endpoint (latency, load report, attempts in flight) stands on the ``Endpoint``, outside pickers, and survives them.
 """
 
 import random
 from collections.abc import Collection, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -15,11 +16,18 @@ from smartclient.breaker import Reach
 from smartclient.endpoint import Endpoint
 
 
-class PickInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What one pick asks for. ``exclude``: endpoints this call has tried; ``reach``: how ill one may be."""
+class PickInfo(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What one pick asks for.
+
+    ``exclude``: endpoints this call has tried; ``reach``: how ill one may be; ``key``: what the call is about (a user,
+    a session), for policies that send the same key to the same endpoint; ``among``: those that were asked for their
+    load just now, which a picker that asks chooses from if it can.
+    """
 
     exclude: Collection[Endpoint] = ()
     reach: Reach = Reach.WELL
+    key: str = ""
+    among: Sequence[Endpoint] = ()
 
     def admits(self, endpoint: Endpoint, now: float) -> bool:
         """Whether ``endpoint`` may be picked for this."""
@@ -35,6 +43,22 @@ class Picker(Protocol):
 
     def pick(self, info: PickInfo, now: float) -> Endpoint:
         """Return the next endpoint that ``info`` admits. ``now``: monotonic seconds. Raises ``NoEndpoints``."""
+        ...
+
+    def score(self, endpoint: Endpoint, now: float) -> float | None:
+        """Return what it would judge ``endpoint`` by, less being better; None when it does not compare."""
+        ...
+
+
+@runtime_checkable
+class AskingPicker(Picker, Protocol):
+    """A picker that wants the load of some endpoints before it chooses among them."""
+
+    def candidates(self, info: PickInfo, now: float) -> Sequence[Endpoint]:
+        """Return the endpoints to ask for their load before the next ``pick``; none: pick at once.
+
+        Consumes no turn: a call that is cancelled while it asks has changed nothing.
+        """
         ...
 
 

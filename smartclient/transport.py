@@ -5,8 +5,8 @@ transport keeps no time of its own but the connect timeout it is handed: the cal
 are answers, not instructions: following one would go round the balancer.
 """
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
@@ -14,21 +14,65 @@ from smartclient.errors import ClientError
 from smartclient.stats import Outcome
 
 
+@runtime_checkable
+class File(Protocol):
+    """An open binary file that can be read again from where it stood."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return at most ``size`` bytes, the rest when negative."""
+        ...
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Move to ``offset``."""
+        ...
+
+    def tell(self) -> int:
+        """Return where it stands."""
+        ...
+
+
+Body = bytes | bytearray | memoryview | File | AsyncIterable[bytes]
+"""What can be sent: bytes, an open file, or pieces as they come. The last can be sent once only."""
+
+
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """What to send, the same for every attempt. ``target``: path and query. The body can be sent again: it is bytes."""
+    """What to send, the same for every attempt. ``target``: path and query."""
 
     method: str
     target: str
     headers: Mapping[str, str] = {}
-    body: bytes = b""
+    body: Body = b""
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether the body can be sent again."""
+        return isinstance(self.body, bytes | bytearray | memoryview | File)
+
+
+class Stream(Protocol):
+    """The body of an answer, not read yet: pieces as they come, each within the seconds the answer itself had.
+
+    Iterating raises ``TransportFailure`` when the connection is lost. ``close`` gives the connection back, or drops it
+    when something is left unread; it is called at the end of the iteration too, and closing twice is fine.
+    """
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+    async def close(self) -> None:
+        """Be done with it."""
+        ...
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What came back, read to its end. Header names compare without case."""
+    """What came back, read to its end, or, when that was asked for, with its body still to come in ``stream``.
+
+    Header names compare without case.
+    """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+    stream: Stream | None = None
 
 
 class TransportFailure(ClientError):
@@ -53,11 +97,15 @@ class Transport(Protocol):
         within: float,
         connect_within: float,
         fresh: bool = False,
+        stream: bool = False,
+        waits: Callable[[Callable[[], None]], None] | None = None,
     ) -> Answer:
         """Send and return the whole answer within that many seconds. Raises ``TransportFailure``.
 
         ``headers`` belong to this attempt and come on top of the request's. ``connect_within``: seconds for making
-        a connection, where one must be made; ``fresh``: one must, no kept-alive connection will do.
+        a connection, where one must be made; ``fresh``: one must, no kept-alive connection will do. ``stream``: return
+        when the head is there, the body to be read from ``Answer.stream``. ``waits``, once sending begins, is given a
+        function that ends the wait for the answer at once, as if its time were up.
         """
         ...
 

@@ -80,7 +80,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"cli"},
     ],
     "smartclient": [
-        {"errors", "stats"},
+        {"errors", "stats", "load"},
         {"breaker"},
         {"endpoint"},
         {"policy"},

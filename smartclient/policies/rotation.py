@@ -73,6 +73,9 @@ class RotationPicker:
                 heapq.heappush(turns, entry)
         raise NoEndpoints("no endpoint of the rotation may be picked now")
 
+    def score(self, endpoint: Endpoint, now: float) -> None:
+        """See ``Picker``: turns are taken, not compared."""
+
     def turns(self) -> dict[Key, float]:
         """Next turn of each endpoint, by key."""
         return {endpoint.key: turn for turn, _, _, endpoint in self._turns}

@@ -60,9 +60,36 @@ def test_a_success_starts_the_count_again(driven: Driven) -> None:
         driven.fail(4)
         driven.record(Outcome.OK)
         driven.fail(2, Outcome.CONNECT_ERROR)
+        for _ in range(6):
+            driven.record(Outcome.OK)
+    assert driven.state == "closed"
+
+
+def test_it_is_calm_again_when_its_failures_lie_a_window_back(driven: Driven) -> None:
+    driven.fail(1)
+    for _ in range(49):
+        driven.record(Outcome.OK)
+    assert not driven.breaker.calm
+    driven.record(Outcome.OK)
+    assert driven.breaker.calm
+
+
+def test_half_of_the_recent_attempts_eject_even_if_never_five_in_a_row(driven: Driven) -> None:
+    for _ in range(9):
+        driven.fail(1)
+        driven.record(Outcome.OK)
+    driven.fail(1)
+    assert driven.state == "closed"  # 19 attempts are too few to tell
+    driven.fail(1)
+    assert driven.state == "ejected"
+
+
+def test_under_half_of_the_recent_attempts_do_not_eject(driven: Driven) -> None:
+    for _ in range(100):
+        driven.fail(1)
+        driven.record(Outcome.OK)
         driven.record(Outcome.OK)
     assert driven.state == "closed"
-    assert driven.breaker.calm
 
 
 @pytest.mark.parametrize("outcome", [Outcome.STALE, Outcome.CANCELLED])
