@@ -1,26 +1,29 @@
-"""One call: its deadline, its attempts, and the facts it is judged by.
+"""One call: its deadline, its attempts, and the budgets it draws on.
 
-The hot path is a pick, a send and a release in the caller's own task; nothing is started beside it. The deadline is
-one for the call, spent across attempts, and each node is told what is left of it (``x-envoy-expected-rq-timeout-ms``)
-and which attempt this is (``x-envoy-attempt-count``). Making a connection gets at most ``CONNECT_TIMEOUT``, or an even
-share of what is left, so that a host that swallows packets cannot eat the deadline.
+The deadline is one for the call, spent across attempts. In the common case the whole call runs in the caller's own
+task: a pick, a send, a release. Only a hedged call starts tasks, two at most, and leaves none behind: the first answer
+that is good enough wins and the other attempt is cancelled, which says nothing of its node.
 """
 
+import asyncio
 import random
 from typing import Any
 
 import msgspec
 
 from registry.timing import Clock
+from smartclient.attempt import Sender, Terms, Tried
 from smartclient.balancer import Balancer
-from smartclient.endpoint import Endpoint
-from smartclient.errors import Attempt, CallFailed, DeadlineExceeded
-from smartclient.policy import ANY, PickInfo
+from smartclient.endpoint import Endpoint, Lease
+from smartclient.errors import Attempt, CallFailed, DeadlineExceeded, Throttled
+from smartclient.hedge import Hedger, HedgeRule
+from smartclient.race import race
 from smartclient.retry import IDEMPOTENT_METHODS, Failure, RetryBudget, RetryRule, Verdict, free_of_charge
-from smartclient.stats import Outcome
-from smartclient.transport import Answer, Request, Transport, TransportFailure, outcome_of, retry_after
+from smartclient.stats import LatencyHistogram, Outcome
+from smartclient.throttle import Throttle
+from smartclient.transport import Answer, Request, Transport
 
-CONNECT_TIMEOUT = 1.5  # seconds; a lost first packet is repeated after 1 s (RFC 6298) and still gets through
+UNREACHED = frozenset({Outcome.CONNECT_ERROR, Outcome.STALE, Outcome.CANCELLED})
 
 
 class Done(msgspec.Struct, frozen=True):
@@ -41,8 +44,16 @@ class Done(msgspec.Struct, frozen=True):
         return len(self.failures) + 1
 
 
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a call may cost beyond one attempt: see ``RetryRule``, ``HedgeRule`` (None: never) and ``Throttle``."""
+
+    retry: RetryRule = RetryRule()
+    hedge: HedgeRule | None = None
+    throttle: bool = True
+
+
 class Caller:
-    """Makes calls to one service. Owns the retry budget; everything else is handed in."""
+    """Makes calls to one service. Owns the budgets and the tallies; everything else is handed in."""
 
     def __init__(
         self,
@@ -52,94 +63,157 @@ class Caller:
         service: str,
         clock: Clock,
         rng: random.Random,
-        rule: RetryRule,
+        limits: Limits,
     ) -> None:
         self.in_flight = 0
         self.calls = 0
+        self.failed = 0
         self.retries = 0
+        self.hedges = 0
+        self.hedges_won = 0
+        self.latencies = LatencyHistogram()
         self._balancer = balancer
-        self._transport = transport
+        self._sender = Sender(balancer, transport, clock=clock)
         self._service = service
         self._clock = clock
         self._rng = rng
-        self._rule = rule
+        self._rule = limits.retry
         self._budget = RetryBudget()
+        self._hedger = Hedger(limits.hedge) if limits.hedge else None
+        self._throttle = Throttle() if limits.throttle else None
 
-    async def call(self, request: Request, *, within: float, idempotent: bool | None = None) -> Done:
+    async def call(
+        self, request: Request, *, within: float, idempotent: bool | None = None, key: str = "", stream: bool = False
+    ) -> Done:
         """Send ``request`` to one node, or more if need be, within that many seconds.
 
-        Returns the last answer whatever its status. ``idempotent`` None: by the method. Raises ``NoEndpoints``,
-        ``CallFailed`` when no node gave an answer, ``DeadlineExceeded``.
+        Returns the last answer whatever its status. ``idempotent`` None: by the method. ``key``: see ``PickInfo``.
+        ``stream``: the answer's body is still to be read. Raises ``NoEndpoints``, ``CallFailed`` when no node gave an
+        answer, ``DeadlineExceeded``, ``Throttled``.
         """
         started = self._clock.monotonic()
         self.calls += 1
-        self.in_flight += 1
+        if self._throttle is not None and self._throttle.rejects(started, self._rng):
+            self.failed += 1
+            raise Throttled(self._throttled(request, started))
         self._budget.called(started)
         if idempotent is None:
             idempotent = request.method in IDEMPOTENT_METHODS
+        terms = Terms(
+            request=request,
+            attempts=self._rule.attempts,
+            resend=idempotent and request.repeatable,
+            key=key,
+            stream=stream,
+        )
+        self.in_flight += 1
         try:
-            return await self._attempts(request, started, started + within, idempotent)
+            return await self._attempts(terms, started, started + within)
+        except BaseException:
+            self.failed += 1
+            raise
         finally:
             self.in_flight -= 1
 
-    async def _attempts(self, request: Request, started: float, deadline: float, idempotent: bool) -> Done:
+    async def close(self) -> None:
+        """End what was started beside calls."""
+        await self._sender.prober.close()
+
+    async def _attempts(self, terms: Terms, started: float, deadline: float) -> Done:
         tried: list[Endpoint] = []
         failures: list[Attempt] = []
         now, fresh = started, False
         while True:
-            endpoint, outcome, answer, failure = await self._attempt(request, tried, deadline - now, fresh)
-            before, now = now, self._clock.monotonic()
-            if answer is not None and outcome is Outcome.OK:
+            last = await self._attempt(terms, tried, failures, deadline, fresh)
+            now = self._clock.monotonic()
+            if self._throttle is not None and last.outcome not in UNREACHED:
+                self._throttle.ended(now, accepted=last.outcome is Outcome.OK)
+            if last.outcome is Outcome.OK and last.answer is not None:
                 break
-            tried.append(endpoint)
-            fresh = fresh or outcome is Outcome.STALE  # where one kept-alive connection was dead, others may be
-            verdict = self._judge(outcome, tried, deadline - now, idempotent, now)
-            if verdict.delay is None and answer is not None:
+            tried.append(last.endpoint)
+            fresh = fresh or last.outcome is Outcome.STALE  # where one kept-alive connection was dead, others may be
+            verdict = self._judge(last.outcome, tried, deadline - now, terms, now)
+            if verdict.delay is None and last.answer is not None:
                 break
-            reason = str(failure) if answer is None else f"HTTP {answer.status}"
-            failures.append(Attempt(endpoint.name, reason, (now - before) * 1000))
+            failures.append(Attempt(last.endpoint.name, last.reason, last.seconds * 1000))
+            if last.answer is not None and last.answer.stream is not None:
+                await last.answer.stream.close()
             if verdict.delay is None:
-                out_of_time = outcome is Outcome.TIMEOUT or now >= deadline
-                raise self._error(request, failures, verdict, deadline - started if out_of_time else None) from failure
+                spent = deadline - started if now >= deadline else None
+                raise self._error(terms.request, failures, verdict, spent) from last.failure
             self.retries += 1
             if verdict.delay > 0:
                 await self._clock.sleep(verdict.delay)
                 now = self._clock.monotonic()
                 if now >= deadline:  # slept for longer than asked
-                    raise self._error(request, failures, verdict, deadline - started)
-        return Done(answer, endpoint, (now - started) * 1000, (now - before) * 1000, tuple(failures))
+                    raise self._error(terms.request, failures, verdict, deadline - started)
+        self.latencies.observe(now - started)
+        return Done(last.answer, last.endpoint, (now - started) * 1000, last.seconds * 1000, tuple(failures))
 
     async def _attempt(
-        self, request: Request, tried: list[Endpoint], remaining: float, fresh: bool
-    ) -> tuple[Endpoint, Outcome, Answer | None, TransportFailure | None]:
-        with self._balancer.pick(PickInfo(exclude=tried) if tried else ANY) as lease:
-            headers = {
-                "x-envoy-expected-rq-timeout-ms": str(max(1, int(remaining * 1000))),
-                "x-envoy-attempt-count": str(len(tried) + 1),
-            }
-            share = remaining / (self._rule.attempts - len(tried))
-            try:
-                answer = await self._transport.send(
-                    lease.endpoint.url,
-                    request,
-                    headers,
-                    within=remaining,
-                    connect_within=min(CONNECT_TIMEOUT, share),
-                    fresh=fresh,
-                )
-            except TransportFailure as failure:
-                lease.release(failure.outcome)
-                return lease.endpoint, failure.outcome, None, failure
-            outcome = outcome_of(answer.status, answer.headers)
-            lease.release(outcome, retry_after(answer.headers) if outcome is Outcome.OVERLOADED else None)
-            return lease.endpoint, outcome, answer, None
+        self, terms: Terms, tried: list[Endpoint], failures: list[Attempt], deadline: float, fresh: bool
+    ) -> Tried:
+        lease = await self._sender.lease(tried, terms.key)
+        number, remaining = len(failures) + 1, deadline - lease.began
+        delay = None if self._hedger is None else self._hedge_after(terms, lease.began, remaining)
+        if delay is None:
+            last = await self._sender.send(lease, terms, number=number, remaining=remaining, fresh=fresh)
+        else:
+            last = await self._hedged(lease, terms, tried, failures, deadline, delay)
+        if self._hedger is not None and last.outcome is Outcome.OK:
+            self._hedger.observe(last.seconds, self._clock.monotonic())
+        return last
 
-    def _judge(
-        self, outcome: Outcome, tried: list[Endpoint], remaining: float, idempotent: bool, now: float
-    ) -> Verdict:
-        pushback = self._balancer.pushback(tried)
+    def _hedge_after(self, terms: Terms, now: float, remaining: float) -> float | None:
+        if self._hedger is None:
+            return None
+        self._hedger.called(now)
+        delay = self._hedger.delay(now) if terms.resend else None
+        return delay if delay is not None and delay < remaining else None
+
+    async def _hedged(
+        self,
+        lease: Lease,
+        terms: Terms,
+        tried: list[Endpoint],
+        failures: list[Attempt],
+        deadline: float,
+        delay: float,
+    ) -> Tried:
+        """Attempt at the node of ``lease``, after ``delay`` seconds at another one as well; note what failed."""
+        number = len(failures) + 1
+
+        async def second() -> asyncio.Task[Tried] | None:
+            if self._hedger is None or not self._hedger.withdraw(self._clock.monotonic()):
+                return None
+            other = await self._sender.lease([*tried, lease.endpoint], terms.key)
+            if other.endpoint in (lease.endpoint, *tried):
+                other.release(Outcome.CANCELLED)
+                return None
+            self.hedges += 1
+            return self._start(other, terms, number + 1, deadline)
+
+        *others, last = await race(self._start(lease, terms, number, deadline), delay, second, self._clock)
+        self.hedges_won += last.endpoint is not lease.endpoint and last.outcome is Outcome.OK
+        for each in others:
+            tried.append(each.endpoint)
+            failures.append(Attempt(each.endpoint.name, each.reason, each.seconds * 1000))
+        return last
+
+    def _start(self, lease: Lease, terms: Terms, number: int, deadline: float) -> asyncio.Task[Tried]:
+        remaining = deadline - self._clock.monotonic()
+        task = asyncio.create_task(self._sender.send(lease, terms, number=number, remaining=remaining))
+        # A task that is cancelled before its first step never enters the lease's block.
+        task.add_done_callback(lambda ended: lease.release(Outcome.CANCELLED) if ended.cancelled() else None)
+        return task
+
+    def _judge(self, outcome: Outcome, tried: list[Endpoint], remaining: float, terms: Terms, now: float) -> Verdict:
         failure = Failure(
-            outcome=outcome, made=len(tried), remaining=remaining, idempotent=idempotent, pushback=pushback
+            outcome=outcome,
+            made=len(tried),
+            remaining=remaining,
+            idempotent=terms.resend,
+            pushback=self._balancer.pushback(tried),
         )
         verdict = self._rule.judge(failure, self._rng)
         if verdict.delay is None or free_of_charge(outcome) or self._budget.withdraw(now, self.in_flight):
@@ -152,11 +226,31 @@ class Caller:
             return DeadlineExceeded(f"{what} got no answer within its {spent:.3g} s", failures)
         return CallFailed(f"{what} failed: {verdict.why}", failures)
 
+    def _throttled(self, request: Request, now: float) -> str:
+        chance = self._throttle.chance(now) if self._throttle is not None else 0.0
+        return (
+            f"{request.method} {request.target} of {self._service!r} was not sent: its nodes refused most of the calls of"
+            f" the last 10 s, so {chance:.0%} of new ones end here; `twostep lookup {self._service} --all` shows the nodes"
+        )
+
     def snapshot(self) -> dict[str, Any]:
-        """Return calls, retries and what the retry budget refused."""
+        """Return the tallies, quantiles of what good calls took (ms), and what the budgets refused and have left."""
+        now = self._clock.monotonic()
         return {
             "calls": self.calls,
+            "failed": self.failed,
             "in_flight": self.in_flight,
             "retries": self.retries,
             "retries_refused": self._budget.refused,
+            "retries_left": round(self._budget.left(now, self.in_flight), 1),
+            "hedges": self.hedges,
+            "hedges_won": self.hedges_won,
+            "hedges_refused": self._hedger.refused if self._hedger else 0,
+            "throttled": self._throttle.rejected if self._throttle else 0,
+            "probes": self._sender.prober.sent,
+            **{f"p{share}_ms": _milliseconds(self.latencies.quantile(share / 100)) for share in (50, 95, 99)},
         }
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 3)

@@ -9,7 +9,7 @@ import asyncio
 import os
 import random
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, Self, TypedDict, Unpack
 from urllib.parse import urlencode
 
@@ -22,15 +22,19 @@ from registry.timing import Clock, SystemClock
 from smartclient import inference
 from smartclient.aiohttp_transport import AiohttpTransport
 from smartclient.balancer import Balancer
+from smartclient.bodies import Data, body_of
 from smartclient.breaker import EjectionRule
 from smartclient.cache import DiscoveryCache
-from smartclient.call import CONNECT_TIMEOUT, Caller, Done
+from smartclient.attempt import CONNECT_TIMEOUT
+from smartclient.call import Caller, Done, Limits
+from smartclient.endpoint import SlowStart
 from smartclient.errors import BadOption, ClientClosed, ClientError, RegistryGone
+from smartclient.hedge import HedgeRule
 from smartclient.inference import Classification, Image
 from smartclient.many import in_parallel
 from smartclient.policies.select import DEFAULT, named
-from smartclient.policy import Policy
-from smartclient.response import Response
+from smartclient.policy import ANY, PickInfo, Policy
+from smartclient.response import Response, StreamedResponse
 from smartclient.retry import RetryRule
 from smartclient.transport import Request, Transport
 
@@ -49,7 +53,10 @@ class ClientOptions(TypedDict, total=False):
     policy: str | Policy
     timeout: float
     attempts: int
+    hedge: HedgeRule | bool
+    throttle: bool
     ejection: EjectionRule | None
+    slow_start: SlowStart | None
     cache_dir: str | os.PathLike[str] | None
     transport: Transport | None
     clock: Clock | None
@@ -57,23 +64,28 @@ class ClientOptions(TypedDict, total=False):
 
 
 class RequestOptions(TypedDict, total=False):
-    """Keyword options of ``request``, ``get`` and ``post``; see ``AsyncSmartClient.request``."""
+    """Keyword options of ``request``, ``stream``, ``get`` and ``post``; see ``AsyncSmartClient.request``."""
 
     params: Mapping[str, str | int | float] | None
     headers: Mapping[str, str] | None
-    data: bytes | str | None
+    data: Data
     json: Any
     timeout: float | None
     idempotent: bool | None
+    key: str
 
 
 class AsyncSmartClient:
     """A client of one service.
 
     ``registry``: an address (``consul://host:port``, ``static://host:port,host:port``) or a ``Directory``; None takes
-    TWOSTEP_REGISTRY, then Consul's own variables, then the agent on this machine. ``timeout``: seconds for a whole
-    call, retries included. ``attempts``: the most nodes one call tries. ``cache_dir``: a folder that keeps the last
-    good list, for a start while the registry is away; None takes TWOSTEP_CACHE_DIR. Raises ``BadOption``.
+    TWOSTEP_REGISTRY, then Consul's own variables, then the agent on this machine. ``policy``: how the next node is
+    chosen, by name (docs/policies.md) or as a ``Policy``. ``timeout``: seconds for a whole call, retries included.
+    ``attempts``: the most nodes one call tries. ``hedge``: ask a second node when the first is slow for once; True
+    takes ``HedgeRule``'s numbers. ``throttle``: end most calls at once while nodes refuse nearly everything.
+    ``ejection``, ``slow_start``: when a failing node is left out, and how a new one begins. ``cache_dir``: a folder
+    that keeps the last good list, for a start while the registry is away; None takes TWOSTEP_CACHE_DIR. Raises
+    ``BadOption``.
     """
 
     def __init__(
@@ -84,7 +96,10 @@ class AsyncSmartClient:
         policy: str | Policy = DEFAULT,
         timeout: float = 30.0,
         attempts: int = 3,
+        hedge: HedgeRule | bool = False,
+        throttle: bool = True,
         ejection: EjectionRule | None = None,
+        slow_start: SlowStart | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         transport: Transport | None = None,
         clock: Clock | None = None,
@@ -107,11 +122,15 @@ class AsyncSmartClient:
             clock=clock,
             rng=rng,
             ejection=ejection,
+            slow_start=slow_start,
         )
         self._cache = DiscoveryCache(self._directory, service, self._balancer.update, clock=clock, rng=rng)
-        self._caller = Caller(
-            self._balancer, self._transport, service=service, clock=clock, rng=rng, rule=RetryRule(attempts=attempts)
+        limits = Limits(
+            retry=RetryRule(attempts=attempts),
+            hedge=hedge if isinstance(hedge, HedgeRule) else HedgeRule() if hedge else None,
+            throttle=throttle,
         )
+        self._caller = Caller(self._balancer, self._transport, service=service, clock=clock, rng=rng, limits=limits)
 
     async def ready(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the whole call's deadline
         """Look the service up now instead of at the first call.
@@ -160,37 +179,44 @@ class AsyncSmartClient:
             async for each in results:
                 yield each
 
-    async def request(
-        self,
-        method: str,
-        path: str,
-        *,
-        params: Mapping[str, str | int | float] | None = None,
-        headers: Mapping[str, str] | None = None,
-        data: bytes | str | None = None,
-        json: Any = None,
-        timeout: float | None = None,  # noqa: ASYNC109 - the whole call's deadline
-        idempotent: bool | None = None,
-    ) -> Response:
+    async def request(self, method: str, path: str, **options: Unpack[RequestOptions]) -> Response:
         """Send any HTTP request to one of the service's nodes and return its answer, whatever the status.
 
-        Once sent, it is sent again (to another node) only when ``idempotent``; None takes that from the method: GET,
-        HEAD, PUT, DELETE and OPTIONS are. Redirects are returned, not followed. Raises ``NoEndpoints``,
-        ``CallFailed`` with every attempt when no node answered, ``DeadlineExceeded``, and on first use
-        ``RegistryGone`` or ``RegistryRefused``.
+        ``params``, ``headers``; ``data``: bytes, text, an open binary file, or pieces; ``json`` instead: a value to
+        encode. ``timeout``: seconds for the whole call. ``key``: what it is about (a user, a session), for policies
+        that send the same key to the same node. Once sent, it is sent again (to another node) only when
+        ``idempotent``; None takes that from the method: GET, HEAD, PUT, DELETE and OPTIONS are. Redirects are returned,
+        not followed. Raises ``NoEndpoints``, ``CallFailed`` with every attempt when no node answered,
+        ``DeadlineExceeded``, ``Throttled``, and on first use ``RegistryGone`` or ``RegistryRefused``.
         """
-        target = path if path.startswith("/") else f"/{path}"
-        if params:
-            target += ("&" if "?" in target else "?") + urlencode(params)
-        fields = dict(headers or {})
-        if json is not None:
-            if data is not None:
-                raise BadOption("give data or json, not both")
-            data = _to_json(json)
-            fields.setdefault("Content-Type", "application/json")
-        body = data.encode() if isinstance(data, str) else data or b""
-        request = Request(method=method.upper(), target=target, headers=fields, body=body)
-        return Response.of(await self._call(request, timeout, idempotent=idempotent))
+        request = _request(method, path, options)
+        done = await self._call(
+            request, options.get("timeout"), idempotent=options.get("idempotent"), key=options.get("key", "")
+        )
+        return Response.of(done)
+
+    @asynccontextmanager
+    async def stream(
+        self, method: str, path: str, **options: Unpack[RequestOptions]
+    ) -> AsyncGenerator[StreamedResponse, None]:
+        """Send a request as ``request`` does and leave the answer's body to be read in pieces, however long it is.
+
+        ``async with client.stream("GET", "/log") as reply: async for piece in reply: ...``. ``timeout`` is for the head
+        of the answer, and again for each piece. The node counts as busy with it until the block ends.
+        """
+        request = _request(method, path, options)
+        done = await self._call(
+            request,
+            options.get("timeout"),
+            idempotent=options.get("idempotent"),
+            key=options.get("key", ""),
+            stream=True,
+        )
+        reply = StreamedResponse.of(done)
+        try:
+            yield reply
+        finally:
+            await reply.close()
 
     async def get(self, path: str, **options: Unpack[RequestOptions]) -> Response:
         """GET ``path``; options as for ``request``."""
@@ -199,6 +225,14 @@ class AsyncSmartClient:
     async def post(self, path: str, **options: Unpack[RequestOptions]) -> Response:
         """POST to ``path``; options as for ``request``. Sent again after a lost connection only when ``idempotent``."""
         return await self.request("POST", path, **options)
+
+    def explain(self, key: str = "") -> dict[str, Any]:
+        """Return which nodes stand to choose for the next call (about ``key``), with what scores, and why not others.
+
+        Consumes no turn. The list is empty before the first call or ``ready()``.
+        """
+        info = PickInfo(key=key) if key else ANY
+        return {"policy": self._balancer.policy.name, "endpoints": self._balancer.explain(info)}
 
     def snapshot(self) -> dict[str, Any]:
         """Return the observable state: list and its age, endpoints, calls and retries, connections."""
@@ -217,6 +251,7 @@ class AsyncSmartClient:
             return
         self._closed = True
         await self._cache.close()
+        await self._caller.close()
         if self._own_transport:
             await self._transport.close()
         if self._own_directory:
@@ -228,13 +263,15 @@ class AsyncSmartClient:
     async def __aexit__(self, *exception: object) -> None:
         await self.close()
 
-    async def _call(self, request: Request, within: float | None, *, idempotent: bool | None) -> Done:
+    async def _call(
+        self, request: Request, within: float | None, *, idempotent: bool | None, key: str = "", stream: bool = False
+    ) -> Done:
         seconds = self._timeout if within is None else within
         if seconds <= 0:
             raise BadOption(f"timeout={seconds}: it must be above 0")
         if self._cache.current is None or self._closed:
             await self._listed(seconds)
-        return await self._caller.call(request, within=seconds, idempotent=idempotent)
+        return await self._caller.call(request, within=seconds, idempotent=idempotent, key=key, stream=stream)
 
     async def _listed(self, seconds: float) -> None:
         if self._closed:
@@ -258,6 +295,19 @@ def _directory(
         return connect(registry, clock=clock, rng=rng, cache=cache_dir)
     except RegistryError as error:
         raise BadOption(str(error)) from error
+
+
+def _request(method: str, path: str, options: RequestOptions) -> Request:
+    target = path if path.startswith("/") else f"/{path}"
+    if params := options.get("params"):
+        target += ("&" if "?" in target else "?") + urlencode(params)
+    headers, data = options.get("headers") or {}, options.get("data")
+    if (value := options.get("json")) is not None:
+        if data is not None:
+            raise BadOption("give data or json, not both")
+        data = _to_json(value)
+        headers = {"Content-Type": "application/json", **headers}
+    return Request(method=method.upper(), target=target, headers=headers, body=body_of(data))
 
 
 def _to_json(value: Any) -> bytes:

@@ -15,7 +15,7 @@ import msgspec
 
 from registry.model import Instance
 from smartclient.breaker import Breaker, EjectionRule
-from smartclient.load import META, LoadReport
+from smartclient.load import META, LoadReport, from_header
 from smartclient.stats import Counters, Outcome, PeakEwma
 
 Key = tuple[str, str, str, int]
@@ -46,12 +46,14 @@ class SlowStart(msgspec.Struct, frozen=True):
 class Endpoint:
     """A node's instance, attempts in flight, statistics and breaker. Compared by identity.
 
-    ``load_path``: where it answers for its load, empty when it does not. ``report``: the last it said;
-    ``sent_since_report``: attempts this client has begun there since. ``leases``: attempts under way with the times
-    they began, oldest first.
+    ``load_path``: where it answers for its load, empty when it does not. ``sent_since_report``: attempts this client
+    has begun there since it last said how busy it is. ``leases``: attempts under way with the times they began, oldest
+    first.
     """
 
     __slots__ = (
+        "_report",
+        "_said",
         "_slow_start",
         "breaker",
         "counters",
@@ -63,7 +65,6 @@ class Endpoint:
         "leases",
         "load_path",
         "probe_latency",
-        "report",
         "sent_since_report",
         "unanswered_probes",
         "url",
@@ -78,7 +79,8 @@ class Endpoint:
         self.latency = PeakEwma()
         self.probe_latency = PeakEwma()
         self.unanswered_probes = 0
-        self.report: LoadReport | None = None
+        self._report: LoadReport | None = None
+        self._said: tuple[str, float] | None = None  # a header not parsed yet, and when it came
         self.sent_since_report = 0
         self.leases: dict[Lease, float] = {}
         self.joined: float | None = None  # monotonic seconds; None: no slow start, or it is over
@@ -95,7 +97,8 @@ class Endpoint:
         self.instance = instance
         self.url = instance.url
         self.weight = max(0, instance.weight)
-        self.load_path = instance.meta.get(META, "")
+        path = instance.meta.get(META, "")
+        self.load_path = path if path.startswith("/") else ""
 
     def start_slowly(self, now: float) -> None:
         """Begin at a small share of its weight, as a node that has just joined or returned."""
@@ -110,9 +113,22 @@ class Endpoint:
             self.joined = None
         return share
 
+    @property
+    def report(self) -> LoadReport | None:
+        """What the node last said of its load."""
+        if self._said is not None:
+            self._report = from_header(*self._said) or self._report
+            self._said = None
+        return self._report
+
     def heard(self, report: LoadReport) -> None:
-        """Take over what the node says of its load."""
-        self.report = report
+        """Take over what the node answered when it was asked for its load."""
+        self._report, self._said = report, None
+        self.sent_since_report = 0
+
+    def said(self, header: str, now: float) -> None:
+        """Take over the load that an answer's header tells; it is read when somebody asks for it, for most do not."""
+        self._said = (header, now)
         self.sent_since_report = 0
 
     def expected(self, now: float) -> float:
@@ -168,7 +184,7 @@ class Lease:
     waits has set it, ends the wait at once: ``abandon`` calls it when the node turns out to be hung.
     """
 
-    __slots__ = ("_settle", "endpoint", "epoch", "give_up", "open", "probe")
+    __slots__ = ("_settle", "endpoint", "epoch", "give_up", "kept", "open", "probe")
 
     def __init__(self, endpoint: Endpoint, now: float, settle: Settle) -> None:
         breaker = endpoint.breaker
@@ -176,6 +192,7 @@ class Lease:
         self.probe = not breaker.calm and breaker.begin(now)
         self.epoch = breaker.epoch
         self.open = True
+        self.kept = False
         self.give_up: GiveUp | None = None
         self._settle = settle
         endpoint.in_flight += 1
@@ -202,6 +219,11 @@ class Lease:
             self._settle(self, outcome, retry_after, took)
             del endpoint.leases[self]
 
+    def keep(self) -> Self:
+        """Leave it open at the end of its ``with`` block, for whoever reads the rest of the answer to release."""
+        self.kept = True
+        return self
+
     def waits(self, give_up: GiveUp) -> None:
         """Let ``abandon`` call ``give_up`` while this is open."""
         self.give_up = give_up
@@ -215,5 +237,5 @@ class Lease:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self.open:
+        if self.open and not self.kept:
             self.release(Outcome.CANCELLED)

@@ -70,6 +70,10 @@ class DeadlineExceeded(CallFailed):
     """The call's time ran out; ``attempts`` lists what it was spent on."""
 
 
+class Throttled(CallFailed):
+    """The call was not sent at all, because the service's nodes refuse nearly everything; see ``throttle``."""
+
+
 class BadInput(ClientError):
     """The input is at fault, not the fleet: an unreadable file, or a 4xx answer.
 

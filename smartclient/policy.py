@@ -20,8 +20,8 @@ class PickInfo(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What one pick asks for.
 
     ``exclude``: endpoints this call has tried; ``reach``: how ill one may be; ``key``: what the call is about (a user,
-    a session), for policies that send the same key to the same endpoint; ``among``: those that were asked for their
-    load just now, which a picker that asks chooses from if it can.
+    a session), for policies that send the same key to the same endpoint; ``among``: those of the picker's
+    ``candidates`` that have just said how busy they are (they have a fresh ``report``), in the order they were given.
     """
 
     exclude: Collection[Endpoint] = ()

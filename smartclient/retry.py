@@ -7,13 +7,14 @@ on, or where there is no other node, a full-jitter back-off comes first, on top 
 
 The budget bounds what retries may add to a fleet in trouble. In any 10 s it lets through
 
-    20 % of the calls begun  +  the larger of 10 (1/s) and the calls now in flight
+    the largest of 20 % of the calls begun, 10 (1/s), and the calls now in flight
 
-Proportion, rate and window are Finagle's and Linkerd's form of it, the rate a tenth of theirs, which would never bind
-for a slow client. The calls in flight are there because a node that dies takes its share of them with it at one
-moment: with 32 in flight over three nodes 11 fail at once, and each deserves one more try. In an outage that term is
-small (calls in flight = rate x duration), so amplification stays near 1.2. Failures to connect cost nothing: they put
-no work on anybody (gRPC calls these retries transparent), and ejection soon ends them.
+Proportion, rate and window are Finagle's and Linkerd's, the rate a tenth of theirs, which would never bind for a slow
+client; they add the rate where this takes the larger, so that a fleet in trouble sees 20 % more and not a bit above.
+The calls in flight are there because a node that dies takes its share of them with it at one moment: with 32 in flight
+over three nodes 11 fail at once, and each deserves one more try. In an outage that term is small (calls in flight =
+rate x duration). Failures to connect cost nothing: they put no work on anybody (gRPC calls these retries transparent),
+and ejection soon ends them.
 """
 
 import random
@@ -22,49 +23,47 @@ import msgspec
 
 from registry.timing import Backoff
 from smartclient.stats import Outcome
+from smartclient.window import SECONDS, Window
 
 IDEMPOTENT_METHODS = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})
 """RFC 9110, section 9.2.2, less TRACE, which nobody sends."""
 
-WINDOW = 10  # seconds
+SHARE = 0.2
+"""Retries for each call begun."""
+
+PER_SECOND = 1.0
+"""Retries that are always allowed, so that a client with few calls has any at all."""
 
 
 class RetryBudget:
-    """Calls and retries of the last ten seconds, in ten slots of one second each."""
+    """Calls and retries of the last ten seconds."""
 
-    __slots__ = ("_calls", "_retries", "_second", "refused")
+    __slots__ = ("_calls", "_retries", "refused")
 
     def __init__(self) -> None:
-        self._second = 0
-        self._calls = [0] * WINDOW
-        self._retries = [0] * WINDOW
+        self._calls = Window()
+        self._retries = Window()
         self.refused = 0
 
     def called(self, now: float) -> None:
         """Note that a call begins."""
-        second = int(now)
-        if second != self._second:
-            self._turn_to(second)
-        self._calls[second % WINDOW] += 1
+        self._calls.add(now)
 
     def withdraw(self, now: float, in_flight: int) -> bool:
         """Take one retry if the budget has it. ``in_flight``: calls under way now, this one included."""
-        self._turn_to(int(now))
-        if sum(self._retries) + 1 > self.allowance(in_flight):
+        if self._retries.total(now) + 1 > self.allowance(now, in_flight):
             self.refused += 1
             return False
-        self._retries[self._second % WINDOW] += 1
+        self._retries.add(now)
         return True
 
-    def allowance(self, in_flight: int) -> float:
-        """Retries that the window may hold at present."""
-        return 0.2 * sum(self._calls) + max(WINDOW, in_flight)
+    def left(self, now: float, in_flight: int) -> float:
+        """Retries that it would let through now."""
+        return max(0.0, self.allowance(now, in_flight) - self._retries.total(now))
 
-    def _turn_to(self, second: int) -> None:
-        for passed in range(self._second + 1, min(second, self._second + WINDOW) + 1):
-            self._calls[passed % WINDOW] = 0
-            self._retries[passed % WINDOW] = 0
-        self._second = max(self._second, second)
+    def allowance(self, now: float, in_flight: int) -> float:
+        """Retries that the window may hold at present."""
+        return max(SHARE * self._calls.total(now), PER_SECOND * SECONDS, in_flight)
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):

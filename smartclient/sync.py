@@ -12,6 +12,7 @@ import os
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from typing import Any, Self, TypeVar, Unpack
 
 from registry.directory import Directory
@@ -19,7 +20,8 @@ from smartclient.client import AsyncSmartClient, Classified, ClientOptions, Requ
 from smartclient.errors import ClientClosed
 from smartclient.inference import Classification, Image
 from smartclient.many import from_blocking
-from smartclient.response import Response
+from smartclient.response import Response, StreamedResponse
+from smartclient.transport import File
 
 Result = TypeVar("Result")
 
@@ -118,6 +120,37 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_all)
 
 
+class BlockingStream:
+    """An answer whose body is still to be read, without an event loop: ``StreamedResponse``, blocking."""
+
+    def __init__(self, reply: StreamedResponse, background: _Background) -> None:
+        self.status = reply.status
+        self.headers = reply.headers
+        self.node = reply.node
+        self.attempts = reply.attempts
+        self.milliseconds = reply.milliseconds
+        self.ok = reply.ok
+        self._reply = reply
+        self._background = background
+
+    def __iter__(self) -> Iterator[bytes]:
+        pieces = aiter(self._reply)
+        while piece := self._background.run(lambda _: anext(pieces, b"")):
+            yield piece
+
+    def read(self) -> bytes:
+        """Return the rest of the body."""
+        return self._background.run(lambda _: self._reply.read())
+
+
+def _unblocked(options: RequestOptions) -> RequestOptions:
+    """Let pieces of a body be read in a thread of their own: whoever makes them may block."""
+    data = options.get("data")
+    if isinstance(data, Iterable) and not isinstance(data, str | bytes | bytearray | memoryview | File):
+        return {**options, "data": from_blocking(data)}
+    return options
+
+
 class SmartClient:
     """A blocking client of one service; options and errors are those of ``AsyncSmartClient``, method by method.
 
@@ -155,6 +188,7 @@ class SmartClient:
 
     def request(self, method: str, path: str, **options: Unpack[RequestOptions]) -> Response:
         """Send any HTTP request to one of the service's nodes; options as for ``AsyncSmartClient.request``."""
+        options = _unblocked(options)
         return self._background.run(lambda client: client.request(method, path, **options))
 
     def get(self, path: str, **options: Unpack[RequestOptions]) -> Response:
@@ -164,6 +198,32 @@ class SmartClient:
     def post(self, path: str, **options: Unpack[RequestOptions]) -> Response:
         """POST to ``path``."""
         return self.request("POST", path, **options)
+
+    @contextmanager
+    def stream(self, method: str, path: str, **options: Unpack[RequestOptions]) -> Iterator["BlockingStream"]:
+        """Send a request and leave the answer's body to be read in pieces; see ``AsyncSmartClient.stream``.
+
+        ``with client.stream("GET", "/log") as reply: for piece in reply: ...``
+        """
+        options = _unblocked(options)
+        stack = AsyncExitStack()
+
+        async def enter(client: AsyncSmartClient) -> StreamedResponse:
+            return await stack.enter_async_context(client.stream(method, path, **options))
+
+        reply = self._background.run(enter)
+        try:
+            yield BlockingStream(reply, self._background)
+        finally:
+            self._background.run(lambda _: stack.aclose())
+
+    def explain(self, key: str = "") -> dict[str, Any]:
+        """Return which nodes stand to choose for the next call, as ``AsyncSmartClient.explain`` does."""
+
+        async def look(client: AsyncSmartClient) -> dict[str, Any]:
+            return client.explain(key)
+
+        return self._background.run(look)
 
     def snapshot(self) -> dict[str, Any]:
         """Return the observable state, as ``AsyncSmartClient.snapshot`` does."""

@@ -223,14 +223,16 @@ async def test_a_4xx_is_the_callers_and_is_not_tried_again(world: World) -> None
     assert {each["failed"] for each in world.client.snapshot()["balancer"]["endpoints"]} == {0}
 
 
-async def test_an_outage_does_not_multiply_the_load(world: World) -> None:
+async def test_an_outage_does_not_multiply_the_load(clock: ManualClock) -> None:
+    world = World(clock, throttle=False)
     world.all(Reply(status=500))
     for _ in range(500):
         await world.get(3.0)
     calls = world.client.snapshot()["calls"]
     window = world.clock.monotonic() - 1000.0
     assert calls["retries_refused"] > 0
-    assert calls["retries"] <= 0.2 * 500 + 10 * (window / 10 + 1)
+    assert calls["retries"] <= max(0.2 * 500, 10 * (window / 10 + 1))
+    await world.client.close()
 
 
 async def test_cancelling_a_call_gives_everything_back(world: World, clock: ManualClock) -> None:

@@ -16,7 +16,7 @@ class Book:
     def lease(self) -> Lease:
         return Lease(self.endpoint, 0.0, self.settle)
 
-    def settle(self, lease: Lease, outcome: Outcome, retry_after: float | None) -> None:
+    def settle(self, lease: Lease, outcome: Outcome, retry_after: float | None, took: float | None) -> None:
         self.settled.append((outcome, retry_after))
 
 
