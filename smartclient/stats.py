@@ -80,7 +80,7 @@ class PeakEwma:
 
 _LEAST = 1e-4  # seconds; the first bucket ends here
 _GROWTH = math.log(1.1)
-_BUCKETS = 168  # up to about 15 minutes
+_BUCKETS = 170  # up to about a quarter of an hour
 
 
 class LatencyHistogram:
