@@ -8,6 +8,7 @@ import click
 
 from infra.bench import registry as registry_bench
 from infra.bench import start as start_bench
+from infra.bench import tails as tails_bench
 
 
 @click.group()
@@ -18,6 +19,7 @@ def bench() -> None:
     Example:
       twostep bench start
       twostep bench registry --json
+      twostep bench tails
     """
 
 
@@ -62,6 +64,30 @@ def registry(*, instances: int, readers: int, rounds: int, as_json: bool) -> Non
     effort = registry_bench.Effort(instances=instances, readers=readers, rounds=rounds)
     result = asyncio.run(registry_bench.run(effort, lambda words: click.echo(f"... {words}", err=True)))
     click.echo(json.dumps(result) if as_json else registry_as_text(result))
+
+
+@bench.command()
+@click.option(
+    "--rounds", default=8, show_default=True, type=click.IntRange(1, 100), help="How often each policy has a turn."
+)
+@click.option(
+    "--seconds", default=15.0, show_default=True, type=click.FloatRange(0.5, 60), help="Counted in each turn."
+)
+@click.option("--clients", default=20, show_default=True, type=click.IntRange(1, 200), help="Client processes.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+def tails(*, rounds: int, seconds: float, clients: int, as_json: bool) -> None:
+    """Compare the slowest answers of the default policy with plain rotation's, many clients sharing a fleet.
+
+    Six engines of 50 ms at 70 % load; then engines of 1 ms, where asking must not cost. About six minutes.
+
+    \b
+    Example:
+      twostep bench tails --json
+      twostep bench tails --rounds 2 --seconds 5
+    """
+    effort = tails_bench.Effort(rounds=rounds, seconds=seconds, clients=clients)
+    result = asyncio.run(tails_bench.run(effort, lambda words: click.echo(f"... {words}", err=True)))
+    click.echo(json.dumps(result) if as_json else tails_as_text(result))
 
 
 def as_text(result: dict[str, Any]) -> str:
@@ -117,4 +143,25 @@ def registry_as_text(result: dict[str, Any]) -> str:
             f"  failed                                           {result['outage_failed']:>12,}",
             f"  age of the oldest list given, s                  {result['outage_oldest_list_s']:>12,}",
         ]
+    return "\n".join(lines)
+
+
+def tails_as_text(result: dict[str, Any]) -> str:
+    """The figures of ``bench tails`` as lines for people."""
+    versus = f"{result['default']} / rotation"
+    fleet = f"{result['nodes']} engines of {tails_bench.MEAN_MS:g} ms, {result['load']:.0%} loaded"
+    lines = [f"{fleet} by {result['clients']} client processes; {result['rounds']} times {result['seconds']:g} s"]
+    for policy, p99 in result["p99_ms"].items():
+        lines.append(f"  {policy:<28} median {result['p50_ms'][policy]:>8,} ms, 99th percentile {p99:>8,} ms")
+    lines += [
+        f"  {versus:<28} {'':>18}{'99th percentile':>16} {result['ratio']:>8.3f}",
+        f"  {'probes for each request':<28} {result['probe_share']:>8.3f}",
+        f"{result['nodes']} engines of {tails_bench.FAST_MS:g} ms, one client process that asks as fast as it can",
+    ]
+    for policy, rate in result["per_s_1ms"].items():
+        lines.append(f"  {policy:<28} {rate:>8,} requests/s")
+    lines += [
+        f"  {versus:<28} {result['throughput_ratio_1ms']:>8.3f} (median of the rounds' ratios)",
+        f"  {'probes for each request':<28} {result['probe_share_1ms']:>8.3f}",
+    ]
     return "\n".join(lines)
