@@ -7,7 +7,8 @@ unless the policy asks nodes for their load. Whatever ends it, cancellation incl
 body of an answer is still to come, that is when its stream ends.
 """
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
 from typing import Self
 
 import msgspec
@@ -52,9 +53,14 @@ class Tried(msgspec.Struct, frozen=True):
 
 
 class Sender:
-    """Makes attempts at the nodes of one service. Owns nothing; what it uses is handed in."""
+    """Makes attempts at the nodes of one service. Owns their tally; what it uses is handed in.
+
+    ``outcomes``: attempts sent, by how they ended. ``pick``: the balancer's, unless somebody looks on (``explain``).
+    """
 
     def __init__(self, balancer: Balancer, transport: Transport, *, clock: Clock) -> None:
+        self.outcomes = dict.fromkeys(Outcome, 0)
+        self.pick: Callable[[PickInfo], Lease] = balancer.pick
         self.prober = Prober(transport, balancer, clock=clock)
         self._balancer = balancer
         self._transport = transport
@@ -67,7 +73,7 @@ class Sender:
         if candidates:
             answered = await self.prober.ask(candidates)
             info = PickInfo(exclude=exclude, key=key, among=answered)
-        return self._balancer.pick(info)
+        return self.pick(info)
 
     async def send(self, lease: Lease, terms: Terms, *, number: int, remaining: float, fresh: bool = False) -> Tried:
         """Make attempt ``number`` (from 1) at the node of ``lease``, within ``remaining`` seconds.
@@ -93,19 +99,22 @@ class Sender:
                     stream=terms.stream,
                     waits=lease.waits if terms.resend else None,
                 )
+            except asyncio.CancelledError:
+                self.outcomes[Outcome.CANCELLED] += 1
+                raise
             except TransportFailure as failure:
+                self.outcomes[failure.outcome] += 1
                 lease.release(failure.outcome)
                 return Tried(endpoint, failure.outcome, None, failure, self._clock.monotonic() - began)
             now = self._clock.monotonic()
             if (load := answer.headers.get(_LOAD)) is not None:
                 endpoint.said(load, now)
             outcome = outcome_of(answer.status, answer.headers)
-            if answer.stream is None:
-                lease.release(outcome, retry_after(answer.headers) if outcome is Outcome.OVERLOADED else None)
-            elif outcome is Outcome.OK:
-                held = HeldStream(answer.stream, lease.keep(), now - began)
+            if answer.stream is not None and outcome is Outcome.OK:
+                held = HeldStream(answer.stream, lease.keep(), now - began, self.outcomes)
                 answer = Answer(answer.status, answer.headers, answer.body, held)
             else:
+                self.outcomes[outcome] += 1
                 lease.release(outcome, retry_after(answer.headers) if outcome is Outcome.OVERLOADED else None)
             return Tried(endpoint, outcome, answer, None, now - began)
 
@@ -116,11 +125,12 @@ class HeldStream:
     The node's latency is the time to the head of the answer: how long a body takes is as much its reader's doing.
     """
 
-    def __init__(self, stream: Stream, lease: Lease, seconds: float) -> None:
+    def __init__(self, stream: Stream, lease: Lease, seconds: float, outcomes: dict[Outcome, int]) -> None:
         self._stream = stream
         self._pieces = aiter(stream)
         self._lease = lease
         self._seconds = seconds
+        self._outcomes = outcomes
 
     def __aiter__(self) -> Self:
         return self
@@ -129,7 +139,7 @@ class HeldStream:
         try:
             return await anext(self._pieces)
         except TransportFailure as failure:
-            self._lease.release(failure.outcome)
+            self._end(failure.outcome)
             await self.close()
             raise
         except StopAsyncIteration:
@@ -138,5 +148,10 @@ class HeldStream:
 
     async def close(self) -> None:
         """See ``Stream``."""
-        self._lease.release(Outcome.OK, took=self._seconds)
+        self._end(Outcome.OK)
         await self._stream.close()
+
+    def _end(self, outcome: Outcome) -> None:
+        if self._lease.open:
+            self._outcomes[outcome] += 1
+            self._lease.release(outcome, took=self._seconds)

@@ -7,6 +7,7 @@ that is good enough wins and the other attempt is cancelled, which says nothing 
 
 import asyncio
 import random
+from enum import StrEnum
 from typing import Any
 
 import msgspec
@@ -15,15 +16,37 @@ from registry.timing import Clock
 from smartclient.attempt import Sender, Terms, Tried
 from smartclient.balancer import Balancer
 from smartclient.endpoint import Endpoint, Lease
-from smartclient.errors import Attempt, CallFailed, DeadlineExceeded, Throttled
+from smartclient.errors import Attempt, CallFailed, DeadlineExceeded, NoEndpoints, Throttled
 from smartclient.hedge import Hedger, HedgeRule
 from smartclient.race import race
 from smartclient.retry import IDEMPOTENT_METHODS, Failure, RetryBudget, RetryRule, Verdict, free_of_charge
 from smartclient.stats import LatencyHistogram, Outcome
 from smartclient.throttle import Throttle
-from smartclient.transport import Answer, Request, Transport
+from smartclient.transport import Answer, Request
 
 UNREACHED = frozenset({Outcome.CONNECT_ERROR, Outcome.STALE, Outcome.CANCELLED})
+
+
+class End(StrEnum):
+    """How a call ended for whoever made it."""
+
+    OK = "ok"  # an answer, 4xx included
+    REFUSED = "refused"  # the last node asked answered 429 or 5xx
+    FAILED = "failed"  # no node gave an answer
+    DEADLINE = "deadline"  # its time ran out
+    THROTTLED = "throttled"  # not sent, because nearly everything is refused
+    NO_ENDPOINTS = "no_endpoints"  # the list offers nobody
+    CANCELLED = "cancelled"  # the caller left
+    ERROR = "error"  # it could not be sent as given, or the client was closed meanwhile
+
+
+_ENDS: tuple[tuple[type[BaseException], End], ...] = (
+    (Throttled, End.THROTTLED),
+    (DeadlineExceeded, End.DEADLINE),
+    (CallFailed, End.FAILED),
+    (NoEndpoints, End.NO_ENDPOINTS),
+    (asyncio.CancelledError, End.CANCELLED),
+)
 
 
 class Done(msgspec.Struct, frozen=True):
@@ -58,7 +81,7 @@ class Caller:
     def __init__(
         self,
         balancer: Balancer,
-        transport: Transport,
+        sender: Sender,
         *,
         service: str,
         clock: Clock,
@@ -67,13 +90,13 @@ class Caller:
     ) -> None:
         self.in_flight = 0
         self.calls = 0
-        self.failed = 0
+        self.ends = dict.fromkeys(End, 0)
         self.retries = 0
         self.hedges = 0
         self.hedges_won = 0
         self.latencies = LatencyHistogram()
         self._balancer = balancer
-        self._sender = Sender(balancer, transport, clock=clock)
+        self._sender = sender
         self._service = service
         self._clock = clock
         self._rng = rng
@@ -94,7 +117,7 @@ class Caller:
         started = self._clock.monotonic()
         self.calls += 1
         if self._throttle is not None and self._throttle.rejects(started, self._rng):
-            self.failed += 1
+            self.ends[End.THROTTLED] += 1
             raise Throttled(self._throttled(request, started))
         self._budget.called(started)
         if idempotent is None:
@@ -109,11 +132,16 @@ class Caller:
         self.in_flight += 1
         try:
             return await self._attempts(terms, started, started + within)
-        except BaseException:
-            self.failed += 1
+        except BaseException as error:
+            self.ends[next((end for kind, end in _ENDS if isinstance(error, kind)), End.ERROR)] += 1
             raise
         finally:
             self.in_flight -= 1
+
+    @property
+    def failed(self) -> int:
+        """Calls that ended without an answer."""
+        return sum(self.ends.values()) - self.ends[End.OK] - self.ends[End.REFUSED]
 
     async def close(self) -> None:
         """End what was started beside calls."""
@@ -148,6 +176,7 @@ class Caller:
                 if now >= deadline:  # slept for longer than asked
                     raise self._error(terms.request, failures, verdict, deadline - started)
         self.latencies.observe(now - started)
+        self.ends[End.OK if last.outcome is Outcome.OK else End.REFUSED] += 1
         return Done(last.answer, last.endpoint, (now - started) * 1000, last.seconds * 1000, tuple(failures))
 
     async def _attempt(
@@ -159,7 +188,7 @@ class Caller:
         if delay is None:
             last = await self._sender.send(lease, terms, number=number, remaining=remaining, fresh=fresh)
         else:
-            last = await self._hedged(lease, terms, tried, failures, deadline, delay)
+            last = await self._hedged(lease, terms, tried, failures, deadline, delay=delay)
         if self._hedger is not None and last.outcome is Outcome.OK:
             self._hedger.observe(last.seconds, self._clock.monotonic())
         return last
@@ -178,6 +207,7 @@ class Caller:
         tried: list[Endpoint],
         failures: list[Attempt],
         deadline: float,
+        *,
         delay: float,
     ) -> Tried:
         """Attempt at the node of ``lease``, after ``delay`` seconds at another one as well; note what failed."""
@@ -229,8 +259,8 @@ class Caller:
     def _throttled(self, request: Request, now: float) -> str:
         chance = self._throttle.chance(now) if self._throttle is not None else 0.0
         return (
-            f"{request.method} {request.target} of {self._service!r} was not sent: its nodes refused most of the calls of"
-            f" the last 10 s, so {chance:.0%} of new ones end here; `twostep lookup {self._service} --all` shows the nodes"
+            f"{request.method} {request.target} of {self._service!r} was not sent: its nodes refused most of the calls"
+            f" of the last 10 s, so {chance:.0%} of new ones end here; see `twostep lookup {self._service} --all`"
         )
 
     def snapshot(self) -> dict[str, Any]:

@@ -8,8 +8,8 @@ watch and the connections; a ``Directory`` or ``Transport`` that was handed in i
 import asyncio
 import os
 import random
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Any, Self, TypedDict, Unpack
 from urllib.parse import urlencode
 
@@ -21,14 +21,15 @@ from registry.errors import RegistryError
 from registry.timing import Clock, SystemClock
 from smartclient import inference
 from smartclient.aiohttp_transport import AiohttpTransport
+from smartclient.attempt import CONNECT_TIMEOUT, Sender
 from smartclient.balancer import Balancer
 from smartclient.bodies import Data, body_of
 from smartclient.breaker import EjectionRule
 from smartclient.cache import DiscoveryCache
-from smartclient.attempt import CONNECT_TIMEOUT
 from smartclient.call import Caller, Done, Limits
 from smartclient.endpoint import SlowStart
 from smartclient.errors import BadOption, ClientClosed, ClientError, RegistryGone
+from smartclient.explain import Choice, looking_on, unused
 from smartclient.hedge import HedgeRule
 from smartclient.inference import Classification, Image
 from smartclient.many import in_parallel
@@ -45,6 +46,15 @@ class Classified(msgspec.Struct, frozen=True, kw_only=True):
     image: Image
     result: Classification | None = None
     error: ClientError | None = None
+
+
+class Parts(msgspec.Struct, frozen=True):
+    """The live objects of one client, for whoever shows them (``smartclient.metrics``): to be read, from any thread."""
+
+    cache: DiscoveryCache
+    balancer: Balancer
+    sender: Sender
+    caller: Caller
 
 
 class ClientOptions(TypedDict, total=False):
@@ -130,7 +140,8 @@ class AsyncSmartClient:
             hedge=hedge if isinstance(hedge, HedgeRule) else HedgeRule() if hedge else None,
             throttle=throttle,
         )
-        self._caller = Caller(self._balancer, self._transport, service=service, clock=clock, rng=rng, limits=limits)
+        self._sender = Sender(self._balancer, self._transport, clock=clock)
+        self._caller = Caller(self._balancer, self._sender, service=service, clock=clock, rng=rng, limits=limits)
 
     async def ready(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the whole call's deadline
         """Look the service up now instead of at the first call.
@@ -229,10 +240,39 @@ class AsyncSmartClient:
     def explain(self, key: str = "") -> dict[str, Any]:
         """Return which nodes stand to choose for the next call (about ``key``), with what scores, and why not others.
 
-        Consumes no turn. The list is empty before the first call or ``ready()``.
+        Consumes no turn. The lists are empty before the first call or ``ready()``.
         """
         info = PickInfo(key=key) if key else ANY
-        return {"policy": self._balancer.policy.name, "endpoints": self._balancer.explain(info)}
+        listed = self._cache.current.instances if self._cache.current else ()
+        return {
+            "policy": self._balancer.policy.name,
+            "endpoints": self._balancer.explain(info),
+            "unused": unused(listed, self._balancer.endpoints),
+        }
+
+    @contextmanager
+    def choices(self) -> Iterator[list[Choice]]:
+        """Note, while the block lasts, every choice of a node: who stood to choose, who was chosen and why.
+
+        ``with client.choices() as made: await client.get("/")``. Costs a look at every node for each attempt.
+        """
+        made: list[Choice] = []
+        before = self._sender.pick
+        self._sender.pick = looking_on(self._balancer, made.append)
+        try:
+            yield made
+        finally:
+            self._sender.pick = before
+
+    @property
+    def parts(self) -> Parts:
+        """What this client is made of."""
+        return Parts(self._cache, self._balancer, self._sender, self._caller)
+
+    @property
+    def closed(self) -> bool:
+        """Whether ``close`` was called."""
+        return self._closed
 
     def snapshot(self) -> dict[str, Any]:
         """Return the observable state: list and its age, endpoints, calls and retries, connections."""

@@ -16,7 +16,7 @@ from contextlib import AsyncExitStack, contextmanager
 from typing import Any, Self, TypeVar, Unpack
 
 from registry.directory import Directory
-from smartclient.client import AsyncSmartClient, Classified, ClientOptions, RequestOptions
+from smartclient.client import AsyncSmartClient, Classified, ClientOptions, Parts, RequestOptions
 from smartclient.errors import ClientClosed
 from smartclient.inference import Classification, Image
 from smartclient.many import from_blocking
@@ -80,6 +80,11 @@ class _Background:
         self._loop = None
         self._thread = None
         self._lock = threading.RLock()
+
+    @property
+    def parts(self) -> Parts:
+        """Those of the client that lives in this process now."""
+        return self._client.parts
 
     async def _do(self, work: Callable[[AsyncSmartClient], Awaitable[Result]]) -> Result:
         return await work(self._client)
@@ -232,6 +237,16 @@ class SmartClient:
             return client.snapshot()
 
         return self._background.run(look)
+
+    @property
+    def parts(self) -> Parts:
+        """What this client is made of."""
+        return self._background.parts
+
+    @property
+    def closed(self) -> bool:
+        """Whether ``close`` was called."""
+        return not self._finalizer.alive
 
     def close(self) -> None:
         """End the watch, close connections and end the thread. Closing twice is fine."""
