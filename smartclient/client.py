@@ -51,6 +51,7 @@ class Classified(msgspec.Struct, frozen=True, kw_only=True):
 class Parts(msgspec.Struct, frozen=True):
     """The live objects of one client, for whoever shows them (``smartclient.metrics``): to be read, from any thread."""
 
+    clock: Clock
     cache: DiscoveryCache
     balancer: Balancer
     sender: Sender
@@ -120,6 +121,7 @@ class AsyncSmartClient:
         clock, rng = clock or SystemClock(), rng or random.Random()
         self.service = service
         self._timeout = timeout
+        self._clock = clock
         self._closed = False
         self._own_directory = registry is None or isinstance(registry, str)
         self._own_transport = transport is None
@@ -267,7 +269,7 @@ class AsyncSmartClient:
     @property
     def parts(self) -> Parts:
         """What this client is made of."""
-        return Parts(self._cache, self._balancer, self._sender, self._caller)
+        return Parts(self._clock, self._cache, self._balancer, self._sender, self._caller)
 
     @property
     def closed(self) -> bool:
