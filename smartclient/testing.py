@@ -5,8 +5,9 @@ a ``ScriptedDirectory`` (``registry.testing``) a whole client runs without a soc
 ``tests/smartclient/test_call.py`` shows it.
 """
 
+import asyncio
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ from multidict import CIMultiDict
 
 from registry.testing import instance
 from registry.timing import Clock
+from registry.waiting import done_within
 from smartclient.breaker import EjectionRule
 from smartclient.endpoint import Endpoint
 from smartclient.stats import Outcome
@@ -21,12 +23,13 @@ from smartclient.transport import Answer, Request, TransportFailure
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """A node answers after ``after`` seconds."""
+    """A node answers after ``after`` seconds; a streamed body comes in pieces of ``piece`` bytes."""
 
     status: int = 200
     headers: Mapping[str, str] = {}
     body: bytes = b"ok"
     after: float = 0.0
+    piece: int = 4096
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +53,24 @@ class Sent(msgspec.Struct, frozen=True, kw_only=True):
     within: float
     connect_within: float
     fresh: bool
+    stream: bool
+
+
+class ScriptedStream:
+    """The body of a scripted answer, still to be read; ``closed`` tells whether somebody is done with it."""
+
+    def __init__(self, body: bytes, piece: int) -> None:
+        self.closed = False
+        self._pieces = [body[at : at + piece] for at in range(0, len(body), piece)]
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while self._pieces and not self.closed:
+            yield self._pieces.pop(0)
+        await self.close()
+
+    async def close(self) -> None:
+        """See ``Stream``."""
+        self.closed = True
 
 
 class ScriptedTransport:
@@ -82,6 +103,8 @@ class ScriptedTransport:
         within: float,
         connect_within: float,
         fresh: bool = False,
+        stream: bool = False,
+        waits: Callable[[Callable[[], None]], None] | None = None,
     ) -> Answer:
         """See ``Transport``; time passes on the clock it was given."""
         endpoint = url.partition("://")[2]
@@ -93,17 +116,23 @@ class ScriptedTransport:
             within=within,
             connect_within=connect_within,
             fresh=fresh,
+            stream=stream,
         )
         self.sent.append(sent)
         step = self._next(endpoint)
+        given_up = asyncio.get_running_loop().create_future()
+        if waits is not None:
+            waits(lambda: None if given_up.done() else given_up.set_result(None))
+        if step.after and await done_within(min(step.after, within), given_up, self._clock):
+            raise TransportFailure(Outcome.TIMEOUT, "given up while it was waited for")
         if step.after >= within:
-            await self._clock.sleep(within)
             raise TransportFailure(Outcome.TIMEOUT, f"no answer within {within:.3g} s")
-        if step.after:
-            await self._clock.sleep(step.after)
         if isinstance(step, Fault):
             raise TransportFailure(step.outcome, f"scripted {step.outcome}")
-        return Answer(step.status, CIMultiDict(step.headers), step.body)
+        headers = CIMultiDict(step.headers)
+        if stream:
+            return Answer(step.status, headers, b"", ScriptedStream(step.body, step.piece))
+        return Answer(step.status, headers, step.body)
 
     def snapshot(self) -> dict[str, Any]:
         """See ``Transport``."""
