@@ -12,8 +12,9 @@ from typing import Protocol
 import msgspec
 
 from smartclient.call import Done
-from smartclient.errors import Attempt, BadAnswer, BadInput, BadOption, CallFailed, DeadlineExceeded
-from smartclient.transport import Answer, Request
+from smartclient.errors import BadInput, BadOption
+from smartclient.refusals import UNREADABLE, foreign, refused
+from smartclient.transport import Request
 
 
 class Readable(Protocol):
@@ -65,14 +66,8 @@ class _Reply(msgspec.Struct):
     node: str = ""
 
 
-class _Refusal(msgspec.Struct):
-    error: str = ""
-    reason: str = ""
-    node: str = ""
-
-
 _REPLY = msgspec.json.Decoder(_Reply)
-_REFUSAL = msgspec.json.Decoder(_Refusal)
+_WHAT = "/classify as a node does"
 
 
 async def read(image: Image) -> bytes:
@@ -106,53 +101,24 @@ def decode(done: Done, service: str) -> Classification:
 
     Raises ``BadInput`` (4xx), ``DeadlineExceeded`` (504), ``CallFailed`` (other refusals), ``BadAnswer``.
     """
-    answer, name = done.answer, done.endpoint.name
+    answer = done.answer
     if not 200 <= answer.status < 300:
-        raise _refused(done, service)
+        raise refused(done, service, _WHAT)
     try:
         reply = _REPLY.decode(answer.body)
-    except msgspec.MsgspecError as error:
-        raise _foreign(name, done.endpoint.url, service, str(error)) from error
+    except UNREADABLE as error:
+        raise foreign(done, service, _WHAT, str(error)) from error
     if len(reply.results) != 1 or not reply.results[0].predictions:
         said = reply.results[0].error if len(reply.results) == 1 else ""
-        raise _foreign(name, done.endpoint.url, service, said or f"{len(reply.results)} results for one image")
+        raise foreign(done, service, _WHAT, said or f"{len(reply.results)} results for one image")
     predictions = reply.results[0].predictions
     return Classification(
         label=predictions[0].label,
         score=predictions[0].score,
         predictions=predictions,
-        node=reply.node or name,
+        node=reply.node or done.endpoint.name,
         model=reply.model,
         version=reply.version,
         milliseconds=done.milliseconds,
         attempts=done.attempts,
     )
-
-
-def _foreign(name: str, url: str, service: str, why: str) -> BadAnswer:
-    return BadAnswer(
-        f"{name} ({url}) did not answer /classify as a node does: {why}; is {service!r} the right service?"
-    )
-
-
-def _refused(done: Done, service: str) -> BadInput | CallFailed | BadAnswer:
-    answer, name = done.answer, done.endpoint.name
-    refusal = _refusal(answer)
-    said = refusal.error or f"HTTP {answer.status}"
-    node = refusal.node or name
-    if answer.status in {404, 405} and not refusal.error:
-        return _foreign(name, done.endpoint.url, service, said)
-    if answer.status == 429 or answer.status >= 500:
-        error = DeadlineExceeded if answer.status == 504 else CallFailed
-        last = Attempt(name, f"HTTP {answer.status}", done.last_milliseconds)
-        return error(f"{node}: {said}", (*done.failures, last))
-    if answer.status >= 400:
-        return BadInput(f"{node}: {said}", status=answer.status, reason=refusal.reason, node=node)
-    return _foreign(name, done.endpoint.url, service, said)
-
-
-def _refusal(answer: Answer) -> _Refusal:
-    try:
-        return _REFUSAL.decode(answer.body)
-    except msgspec.MsgspecError:
-        return _Refusal()
