@@ -39,7 +39,7 @@ class RotationP2CPicker:
 
     __slots__ = ("_below", "_draw", "rotation")
 
-    def __init__(self, rotation: RotationPicker, draw: Draw, margin: float) -> None:
+    def __init__(self, rotation: RotationPicker, draw: Draw, margin: float = MARGIN) -> None:
         self.rotation = rotation
         self._draw = draw
         self._below = 1.0 - margin
