@@ -2,61 +2,29 @@
 
 The pool has no limit of its own: how much may be in flight is the caller's decision, and a hidden queue in front of
 the network would spoil both the deadline and the balancing. Idle connections are kept 15 s; a server that keeps them
-for less closes first, and where that happens just as one is used again ``Outcome.STALE`` says so. aiohttp itself sends
-an idempotent request (GET, PUT, …) a second time when its connection breaks; other methods it leaves to us.
+for less closes first, and where that happens just as one is used again ``Outcome.STALE`` says so. A small request with
+a whole answer goes the short way (``wire.exchange``), all else through aiohttp's session; there aiohttp itself sends
+an idempotent request (GET, PUT, …) a second time when its connection breaks.
 """
 
 import asyncio
-import io
-import weakref
-from collections.abc import Mapping
-from contextvars import ContextVar
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import aiohttp
-from aiohttp.client import ClientTimeout
-from aiohttp.client_proto import ResponseHandler
-from aiohttp.client_reqrep import ClientRequest
-from aiohttp.connector import Connection
-from aiohttp.tracing import Trace
+from multidict import CIMultiDict
 
 from smartclient.errors import BadInput, ClientClosed
-from smartclient.stats import Outcome
-from smartclient.transport import Answer, Request, TransportFailure
+from smartclient.transport import Answer, Request
+from smartclient.wire.bodies import BYTES, Pieces, flat, in_pieces
+from smartclient.wire.exchange import Exchange
+from smartclient.wire.progress import CURRENT, FAILURES, Pool, Progress
+from smartclient.wire.streamed import BodyStream
 
 KEEP_IDLE = 15.0  # seconds
-LARGE_BODY = 1 << 20  # bytes; above this aiohttp wants a file, to send it in pieces
+LARGE = 1 << 20  # bytes; from here on a body is sent in pieces
 
-Phase = Literal["connecting", "fresh", "reused", "answering"]
-
-_phase: ContextVar[Phase] = ContextVar("smartclient_connection_phase", default="connecting")
-
-
-class _Connector(aiohttp.TCPConnector):
-    """Tells the sending task whether its connection is new or was kept alive.
-
-    aiohttp's own tracing tells that too, for a sixth of the client's rate (measured).
-    """
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self._used: weakref.WeakSet[ResponseHandler] = weakref.WeakSet()
-
-    async def connect(
-        self,
-        req: ClientRequest,
-        traces: list[Trace],
-        timeout: ClientTimeout,  # noqa: ASYNC109 - aiohttp's signature
-    ) -> Connection:
-        """See aiohttp."""
-        connection = await super().connect(req, traces, timeout)
-        protocol = connection.protocol
-        if protocol in self._used:
-            _phase.set("reused")
-        elif protocol is not None:
-            _phase.set("fresh")
-            self._used.add(protocol)
-        return connection
+Waits = Callable[[Callable[[], None]], None]
 
 
 class AiohttpTransport:
@@ -65,7 +33,8 @@ class AiohttpTransport:
     def __init__(self, *, connect_within: float) -> None:
         self._keeping: aiohttp.ClientSession | None = None
         self._fresh: aiohttp.ClientSession | None = None  # aiohttp cannot be asked for a new connection otherwise
-        self._usual = ClientTimeout(total=None, sock_connect=connect_within)
+        self._exchange: Exchange | None = None
+        self._usual = _connecting(connect_within)
         self._closed = False
         self.sent = 0
 
@@ -78,33 +47,38 @@ class AiohttpTransport:
         within: float,
         connect_within: float,
         fresh: bool = False,
+        stream: bool = False,
+        waits: Waits | None = None,
     ) -> Answer:
         """See ``Transport``."""
         session = (self._fresh if fresh else self._keeping) or self._open(fresh=fresh)
-        body: bytes | io.BytesIO = request.body if len(request.body) <= LARGE_BODY else io.BytesIO(request.body)
-        _phase.set("connecting")
         self.sent += 1
-        begun = False
+        body = flat(request.body) if isinstance(request.body, BYTES) else None
+        pieces = in_pieces(request.body) if body is None or len(body) >= LARGE else None
+        connect_within = min(connect_within, within)
+        connecting = self._usual if connect_within == self._usual.connect else _connecting(connect_within)
+        progress = Progress()
+        CURRENT.set(progress)
         try:
-            async with (
-                asyncio.timeout(within),
-                session.request(
-                    request.method,
-                    url + request.target,
-                    data=body or None,
-                    headers={**request.headers, **headers} if request.headers else headers,
-                    allow_redirects=False,
-                    timeout=self._timeout(connect_within),
-                ) as response,
-            ):
-                begun = True
-                return Answer(response.status, response.headers, await response.read())
-        except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
-            phase = "answering" if begun else _phase.get()
-            seconds = connect_within if isinstance(error, aiohttp.ConnectionTimeoutError) else within
-            raise TransportFailure(*_classify(error, phase, seconds)) from error
+            if body is not None and self._exchange is not None and not (pieces or fresh or stream):
+                return await self._exchange.send(
+                    url, request, body, headers, progress, within=within, connecting=connecting, waits=waits
+                )
+            sending = session.request(
+                request.method,
+                url + request.target,
+                data=pieces or body or None,
+                headers=_merged(request, headers, pieces),
+                allow_redirects=False,
+                timeout=connecting,
+            )
+            return await _answer(sending, progress, within=within, stream=stream, waits=waits)
+        except FAILURES as error:
+            if pieces is not None and pieces.error is not None:
+                raise BadInput(f"the body of {_line(request)} cannot be read: {pieces.error}") from pieces.error
+            raise progress.failure(error, within=within, connect_within=connect_within) from error
         except ValueError as error:
-            raise BadInput(f"{request.method} {request.target} cannot be sent: {error}") from error
+            raise BadInput(f"{_line(request)} cannot be sent: {error}") from error
 
     def snapshot(self) -> dict[str, Any]:
         """See ``Transport``."""
@@ -113,6 +87,7 @@ class AiohttpTransport:
     async def close(self) -> None:
         """See ``Transport``."""
         self._closed = True
+        self._exchange = None
         sessions = (self._keeping, self._fresh)
         self._keeping = self._fresh = None
         for session in sessions:
@@ -122,39 +97,55 @@ class AiohttpTransport:
     def _open(self, *, fresh: bool) -> aiohttp.ClientSession:
         if self._closed:
             raise ClientClosed("the client was closed; make another one")
-        connector = _Connector(limit=0, force_close=True) if fresh else _Connector(limit=0, keepalive_timeout=KEEP_IDLE)
-        session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+        pool = Pool(limit=0, force_close=True) if fresh else Pool(limit=0, keepalive_timeout=KEEP_IDLE)
+        session = aiohttp.ClientSession(connector=pool, cookie_jar=aiohttp.DummyCookieJar())
         if fresh:
             self._fresh = session
         else:
             self._keeping = session
+            self._exchange = Exchange.of(session, pool)
         return session
 
-    def _timeout(self, connect_within: float) -> ClientTimeout:
-        if connect_within != self._usual.sock_connect:
-            return ClientTimeout(total=None, sock_connect=connect_within)
-        return self._usual
+
+async def _answer(
+    sending: aiohttp.client._RequestContextManager,
+    progress: Progress,
+    *,
+    within: float,
+    stream: bool,
+    waits: Waits | None,
+) -> Answer:
+    def stop() -> None:
+        if not timer.expired():
+            timer.reschedule(0.0)
+
+    async with asyncio.timeout(within) as timer:
+        progress.stop = stop
+        if waits is not None:
+            waits(progress.give_up)
+        try:
+            response = await sending
+            progress.phase = "answering"
+            if stream:
+                return Answer(response.status, response.headers, b"", BodyStream(response, progress, within=within))
+            async with response:
+                return Answer(response.status, response.headers, await response.read())
+        finally:
+            progress.stop = None
 
 
-def _classify(error: Exception, phase: Phase, seconds: float) -> tuple[Outcome, str]:
-    """Return the outcome and its words for an exception of aiohttp's in ``phase``."""
-    said = str(error) or type(error).__name__
-    if phase == "connecting":
-        late = isinstance(error, TimeoutError)
-        return Outcome.CONNECT_ERROR, f"no connection within {seconds:.3g} s" if late else _connect_words(error, said)
-    if isinstance(error, TimeoutError):
-        return Outcome.TIMEOUT, f"no answer within {seconds:.3g} s"
-    if isinstance(error, aiohttp.ClientResponseError):
-        return Outcome.RESET, f"not an HTTP answer: {error.message}"
-    if phase == "reused":
-        return Outcome.STALE, "kept-alive connection closed by the node before it answered"
-    if phase == "answering":
-        return Outcome.RESET, "connection lost in the middle of the answer"
-    return Outcome.RESET, f"connection lost before the answer: {said}"
+def _merged(request: Request, headers: Mapping[str, str], pieces: Pieces | None) -> CIMultiDict[str]:
+    merged = CIMultiDict(request.headers)
+    merged.update(headers)
+    if pieces is not None and pieces.size is not None:
+        merged["Content-Length"] = str(pieces.size)
+    return merged
 
 
-def _connect_words(error: Exception, said: str) -> str:
-    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-    if isinstance(cause, ConnectionRefusedError):
-        return "connection refused"
-    return f"no connection: {said}"
+def _connecting(seconds: float) -> aiohttp.ClientTimeout:
+    """Name resolution, connection and TLS together get ``seconds``; the rest has the call's deadline."""
+    return aiohttp.ClientTimeout(total=None, connect=seconds)
+
+
+def _line(request: Request) -> str:
+    return f"{request.method} {request.target}"

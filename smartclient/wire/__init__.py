@@ -1,0 +1,1 @@
+"""What the transport on aiohttp is made of; ``smartclient.aiohttp_transport`` is the whole."""
