@@ -5,6 +5,7 @@ from smartclient.errors import BadAnswer, BadInput, CallFailed, ClientError, Dea
 from smartclient.inference import Classification, Prediction
 from smartclient.response import Response
 from smartclient.sync import SmartClient
+from smartclient.tensors import Tensors
 
 __all__ = [
     "AsyncSmartClient",
@@ -20,4 +21,5 @@ __all__ = [
     "RegistryGone",
     "Response",
     "SmartClient",
+    "Tensors",
 ]

@@ -8,9 +8,9 @@ watch and the connections; a ``Directory`` or ``Transport`` that was handed in i
 import asyncio
 import os
 import random
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
-from typing import Any, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 from urllib.parse import urlencode
 
 import msgspec
@@ -19,7 +19,7 @@ from registry.connect import connect
 from registry.directory import Directory
 from registry.errors import RegistryError
 from registry.timing import Clock, SystemClock
-from smartclient import inference
+from smartclient import inference, tensors
 from smartclient.aiohttp_transport import AiohttpTransport
 from smartclient.attempt import CONNECT_TIMEOUT, Sender
 from smartclient.balancer import Balancer
@@ -28,16 +28,21 @@ from smartclient.breaker import EjectionRule
 from smartclient.cache import DiscoveryCache
 from smartclient.call import Caller, Done, Limits
 from smartclient.endpoint import SlowStart
-from smartclient.errors import BadOption, ClientClosed, ClientError, RegistryGone
+from smartclient.errors import BadInput, BadOption, ClientClosed, ClientError, RegistryGone
 from smartclient.explain import Choice, looking_on, unused
 from smartclient.hedge import HedgeRule
 from smartclient.inference import Classification, Image
 from smartclient.many import in_parallel
+from smartclient.metadata import InputNames
 from smartclient.policies.select import DEFAULT, named
 from smartclient.policy import ANY, PickInfo, Policy
 from smartclient.response import Response, StreamedResponse
 from smartclient.retry import RetryRule
+from smartclient.tensors import Tensors
 from smartclient.transport import Request, Transport
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 
 class Classified(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,6 +91,18 @@ class RequestOptions(TypedDict, total=False):
     key: str
 
 
+class PredictOptions(TypedDict, total=False):
+    """Keyword options of ``predict``; see ``AsyncSmartClient.predict``."""
+
+    model: str
+    version: str
+    outputs: Sequence[str] | None
+    parameters: Mapping[str, Any] | None
+    binary: bool
+    timeout: float | None
+    key: str
+
+
 class AsyncSmartClient:
     """A client of one service.
 
@@ -123,6 +140,7 @@ class AsyncSmartClient:
         self._timeout = timeout
         self._clock = clock
         self._closed = False
+        self._input_names = InputNames(service)
         self._own_directory = registry is None or isinstance(registry, str)
         self._own_transport = transport is None
         self._directory = _directory(registry, cache_dir, clock, rng)
@@ -191,6 +209,42 @@ class AsyncSmartClient:
         async with aclosing(in_parallel(images, one, concurrency)) as results:
             async for each in results:
                 yield each
+
+    async def predict(
+        self,
+        inputs: "ArrayLike | Mapping[str, ArrayLike]",
+        *,
+        model: str = "",
+        version: str = "",
+        outputs: Sequence[str] | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        binary: bool = True,
+        timeout: float | None = None,  # noqa: ASYNC109 - the whole call's deadline
+        key: str = "",
+    ) -> Tensors:
+        """Run a model on arrays by its inputs' names, or on one for its sole input, by the Open Inference Protocol.
+
+        ``model``: the service's name when empty. A sole input's name is asked of a node, once. ``outputs``: the names
+        wanted, None for all. ``binary`` False: for servers that read nothing but JSON (MLServer). ``key`` as for
+        ``request``. Retried on other nodes, unless part of a sequence. Raises what ``classify`` does, ``BadInput`` also
+        for what is no array.
+        """
+        model = model or self.service
+        seconds = self._timeout if timeout is None else timeout
+        if not isinstance(inputs, Mapping):
+            begun = self._clock.monotonic()
+            name = await self._input_names.of(model, version, lambda ask: self._call(ask, seconds, idempotent=True))
+            inputs = {name: inputs}
+            seconds = max(0.001, seconds - (self._clock.monotonic() - begun))
+        request = tensors.encode(
+            inputs, model=model, version=version, outputs=outputs, parameters=parameters, binary=binary
+        )
+        done = await self._call(request, seconds, idempotent="sequence_id" not in (parameters or {}), key=key)
+        try:
+            return tensors.decode(done, self.service)
+        except BadInput:
+            self._input_names.forget(model, version)
+            raise
 
     async def request(self, method: str, path: str, **options: Unpack[RequestOptions]) -> Response:
         """Send any HTTP request to one of the service's nodes and return its answer, whatever the status.

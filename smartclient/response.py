@@ -8,6 +8,7 @@ import msgspec
 
 from smartclient.call import Done
 from smartclient.errors import BadAnswer, CallFailed, HttpError
+from smartclient.refusals import UNREADABLE
 from smartclient.transport import Stream, TransportFailure
 
 
@@ -53,7 +54,7 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
         """Return the body decoded from JSON. Raises ``BadAnswer``."""
         try:
             return msgspec.json.decode(self.body)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise BadAnswer(f"{self.node} answered {self.status} with something that is not JSON: {error}") from error
 
     def raise_for_status(self) -> Self:

@@ -11,17 +11,21 @@ import concurrent.futures
 import os
 import threading
 import weakref
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
-from typing import Any, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from registry.directory import Directory
-from smartclient.client import AsyncSmartClient, Classified, ClientOptions, Parts, RequestOptions
+from smartclient.client import AsyncSmartClient, Classified, ClientOptions, Parts, PredictOptions, RequestOptions
 from smartclient.errors import ClientClosed
 from smartclient.inference import Classification, Image
 from smartclient.many import from_blocking
 from smartclient.response import Response, StreamedResponse
+from smartclient.tensors import Tensors
 from smartclient.transport import File
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 Result = TypeVar("Result")
 
@@ -190,6 +194,10 @@ class SmartClient:
                 yield each
         finally:
             self._background.discard(results)
+
+    def predict(self, inputs: "ArrayLike | Mapping[str, ArrayLike]", **options: Unpack[PredictOptions]) -> Tensors:
+        """Run a model on arrays; options as for ``AsyncSmartClient.predict``."""
+        return self._background.run(lambda client: client.predict(inputs, **options))
 
     def request(self, method: str, path: str, **options: Unpack[RequestOptions]) -> Response:
         """Send any HTTP request to one of the service's nodes; options as for ``AsyncSmartClient.request``."""
