@@ -25,6 +25,7 @@ COMMANDS = {  # in the order a newcomer meets them
     "node": "node.cli:node",
     "lookup": "registry.cli:lookup",
     "infer": "smartclient.cli:infer",
+    "simulate": "smartclient.simulation.cli:simulate",
     "bench": "infra.bench.cli:bench",
 }
 EXTRAS = {"tensorflow": "node", "keras": "node", "numpy": "node", "PIL": "node", "sklearn": "demo", "rich": "cli"}

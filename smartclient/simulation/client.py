@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from smartclient.balancer import Balancer
 from smartclient.call import UNREACHED
-from smartclient.endpoint import Endpoint
+from smartclient.endpoint import Endpoint, Lease
 from smartclient.errors import NoEndpoints
 from smartclient.load import LoadReport
 from smartclient.policy import PickInfo
@@ -71,7 +71,7 @@ class Client:
             return
         if attempt.report is not None:
             lease.endpoint.heard(attempt.report)
-        lease.release(outcome, attempt.retry_after)
+        _release(lease, outcome, attempt.retry_after)
         if outcome not in UNREACHED:
             self._throttle.ended(self._timeline.now, accepted=outcome is Outcome.OK)
         if outcome is Outcome.OK:
@@ -114,7 +114,7 @@ class Client:
             call = deadlines.popleft()
             if call.open:
                 if call.attempt is not None and call.attempt.lease.open:
-                    call.attempt.lease.release(Outcome.TIMEOUT)
+                    _release(call.attempt.lease, Outcome.TIMEOUT)
                     self._throttle.ended(now, accepted=False)
                 self._end(call, ok=False)
         if deadlines:
@@ -185,6 +185,11 @@ class Client:
             question.chosen = True
             info = question.call.info
             self._send(question.call, PickInfo(exclude=info.exclude, key=info.key, among=question.heard))
+
+
+def _release(lease: Lease, outcome: Outcome, retry_after: float | None = None) -> None:
+    lease.release(outcome, retry_after)
+    lease.give_up = None  # else lease and attempt hold each other, and nothing collects cycles during a run
 
 
 class _Question:

@@ -1,9 +1,9 @@
 """A simulated node: a queue in front of ``slots`` places, what befalls it, and what it says of its load.
 
-It answers as ``twostep node`` does: first come, first served; 503 with ``Retry-After`` to what would wait too long; what
-its client has given up is dropped before it takes a place; every answer tells the load. Where it differs: it serves
-one request at a time in each place instead of batches, it predicts from an exponential mean of its times instead of a
-line through the last 50 runs, and what it has begun it ends at the speed it began with.
+It answers as ``twostep node`` does: first come, first served; 503 with ``Retry-After`` to what would wait too long;
+what its client has given up is dropped before it takes a place; every answer tells the load. Where it differs: it
+serves one request at a time in each place instead of batches, it predicts from an exponential mean of its times instead
+of a line through the last 50 runs, and what it has begun it ends at the speed it began with.
 
 What it says comes from what it can know (how many wait, how long its requests take on average); only ``finishes`` knows
 the true times, and only the oracle asks for it.
@@ -110,8 +110,11 @@ class Node:
         if len(running) < slots:
             return 0.0
         # A run that has overstayed by x is expected to need x more, so that a stuck one does not look idle.
-        rest = min(abs(self._mean - (now - attempt.began)) for attempt in running)
-        return rest + len(self._queue) * self._mean / slots
+        mean = self._mean
+        rest = abs(mean - now + running[0].began)
+        for attempt in running[1:]:
+            rest = min(rest, abs(mean - now + attempt.began))
+        return rest + len(self._queue) * mean / slots
 
     def asked(self) -> LoadReport:
         """What ``GET /load`` tells, as the client reads it one delay later."""

@@ -59,12 +59,12 @@ class Pareto(_Distribution, frozen=True, kw_only=True, tag="pareto"):
     def shortest(self) -> float:
         """Seconds; what the mean of a bounded Pareto distribution makes it."""
         a, ratio = self.shape, self.ratio
-        return self.mean * (a - 1.0) / a * (1.0 - ratio**-a) / (1.0 - ratio ** (1.0 - a))
+        return self.mean * (a - 1.0) / a * (1.0 - math.pow(ratio, -a)) / (1.0 - math.pow(ratio, 1.0 - a))
 
     def draw(self, rng: random.Random) -> float:
         """Seconds of one request, by inversion."""
-        a = self.shape
-        return self.shortest * (1.0 - rng.random() * (1.0 - self.ratio**-a)) ** (-1.0 / a)
+        longest = math.pow(self.ratio, -self.shape)
+        return self.shortest * math.pow(1.0 - rng.random() * (1.0 - longest), -1.0 / self.shape)
 
 
 Service = Constant | Exponential | Lognormal | Pareto

@@ -14,12 +14,12 @@ class Workload:
 
     __slots__ = ("clients", "keys", "services", "times")
 
-    def __init__(self, scenario: Scenario, requests: int, rng: random.Random) -> None:
+    def __init__(self, scenario: Scenario, rng: random.Random) -> None:
         self.times, self.services = array("d"), array("d")
         self.clients, self.keys = array("l"), array("l")
         rate, count, keys = scenario.rate, scenario.clients.count, scenario.clients.keys
         draw, now = scenario.service.draw, 0.0
-        for _ in range(requests):
+        for _ in range(scenario.requests):
             now += rng.expovariate(rate)
             self.times.append(now)
             self.services.append(draw(rng))
