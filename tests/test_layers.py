@@ -102,6 +102,13 @@ FLOORS: dict[str, list[set[str]]] = {
         {"tensors"},
         {"client"},
         {"sync"},
+        {"simulation", "simulation.service", "simulation.timeline"},
+        {"simulation.scenario", "simulation.attempt"},
+        {"simulation.node", "simulation.result", "simulation.scenarios", "simulation.workload"},
+        {"simulation.client", "simulation.oracle"},
+        {"simulation.chart", "simulation.described", "simulation.world"},
+        {"simulation.runs"},
+        {"simulation.cli"},
         {"cli"},
     ],
     "infra": [
