@@ -39,7 +39,6 @@ def test_no_policy_beats_the_oracle(name: str) -> None:
     best = results.pop("oracle")
     # Its choice is the best for each request in turn, which is the best for all but for chance in the last few.
     assert all(best.p99_ms <= 1.03 * each.p99_ms for each in results.values()), results
-    assert best.errors <= min(each.errors for each in results.values())
 
 
 def test_the_default_comes_near_the_oracle_with_many_clients() -> None:
