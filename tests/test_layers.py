@@ -109,6 +109,11 @@ FLOORS: dict[str, list[set[str]]] = {
         {"simulation.chart", "simulation.described", "simulation.world"},
         {"simulation.runs"},
         {"simulation.cli"},
+        {"adapters", "adapters.calls", "adapters.names"},
+        {"adapters.services", "adapters.trouble"},
+        {"adapters.borrowed"},
+        {"adapters.aiohttp_errands"},
+        {"adapters.aiohttp", "adapters.httpx", "adapters.requests"},
         {"cli"},
     ],
     "infra": [
