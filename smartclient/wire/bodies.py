@@ -15,9 +15,11 @@ import aiohttp
 from smartclient.errors import BadInput
 from smartclient.transport import Body, File
 
-PIECE = 1 << 18  # bytes
+LARGE = 1 << 20  # bytes; from here on a body goes in pieces
+PIECE = 1 << 18
+
 Bytes = bytes | bytearray | memoryview
-BYTES = (bytes, bytearray, memoryview)
+_BYTES = (bytes, bytearray, memoryview)
 
 
 class Pieces:
@@ -89,17 +91,18 @@ class _Once(Pieces):
             raise
 
 
-def flat(body: Bytes) -> Bytes:
-    """Return a body whose length is its size, whatever a memoryview counts in."""
-    if isinstance(body, memoryview):
-        return body.cast("B") if body.c_contiguous else body.tobytes()
-    return body
+def in_one(body: Body) -> Bytes | None:
+    """Return bytes that are small enough to go out in one write, else None. Their length is their size."""
+    if not isinstance(body, _BYTES):
+        return None
+    data = _flat(body)
+    return data if len(data) < LARGE else None
 
 
 def in_pieces(body: Body) -> Pieces:
     """Return ``body`` in pieces. Raises ``BadInput`` for a file that cannot tell its size or be put back."""
-    if isinstance(body, BYTES):
-        view = memoryview(flat(body))
+    if isinstance(body, _BYTES):
+        view = memoryview(_flat(body))
         return _Stored(view.nbytes, lambda: (view[at : at + PIECE] for at in range(0, view.nbytes, PIECE)))
     if not isinstance(body, File):
         return _Once(body)
@@ -110,6 +113,13 @@ def in_pieces(body: Body) -> Pieces:
     except (OSError, ValueError) as error:  # a pipe, a closed file
         raise BadInput(f"{body!r} cannot be sent: {error}; an async iterable of bytes can be sent once") from error
     return _Stored(end - start, lambda: _parts(body, start, end))
+
+
+def _flat(body: Bytes) -> Bytes:
+    """``body`` in units of a byte, whatever a memoryview counts in."""
+    if isinstance(body, memoryview):
+        return body.cast("B") if body.c_contiguous else body.tobytes()
+    return body
 
 
 def _parts(file: File, start: int, end: int) -> Iterator[bytes]:

@@ -8,7 +8,7 @@ at them first: where aiohttp is made otherwise there is no short way, and everyt
 
 import asyncio
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Self
 
@@ -16,14 +16,14 @@ import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ClientRequest
 from aiohttp.http import StreamWriter
-from multidict import CIMultiDict
 from yarl import URL
 
 from smartclient.transport import Answer, Request
-from smartclient.wire.progress import Pool, Progress
+from smartclient.wire.bodies import Bytes
+from smartclient.wire.head import fields, quoted
+from smartclient.wire.progress import Pool, Progress, Waits
 
 ORIGINS = 4096  # nodes whose first half of a request is kept, about 1.3 kB each
-WITH_BODY = frozenset({"POST", "PUT", "PATCH"})  # say the length of their body even when there is none
 
 
 class Exchange:
@@ -57,13 +57,13 @@ class Exchange:
         self,
         url: str,
         request: Request,
-        body: bytes | bytearray | memoryview,
+        body: Bytes,
         headers: Mapping[str, str],
-        progress: Progress,
         *,
+        progress: Progress,
         within: float,
         connecting: aiohttp.ClientTimeout,
-        waits: Callable[[Callable[[], None]], None] | None,
+        waits: Waits | None,
     ) -> Answer:
         """Send ``request`` and return the whole answer. Raises one of ``FAILURES``, or ``ValueError``."""
         origin = self._origin(url)
@@ -76,7 +76,12 @@ class Exchange:
         timer = self._loop.call_later(within, progress.end)
         try:
             protocol.set_response_params(skip_payload=request.method == "HEAD", read_until_eof=True)
-            await self._write(protocol, request, body, _headers(origin, request, headers, len(body)))
+            writer = StreamWriter(protocol, self._loop)
+            await writer.write_headers(
+                f"{request.method} {quoted(request.target)} HTTP/1.1",
+                fields(origin.headers.copy(), request, headers, len(body)),
+            )
+            await (writer.write(body, drain=False) if body else writer.write_eof())
             if waits is not None:
                 waits(progress.give_up)
             message, payload = await protocol.read()
@@ -90,42 +95,8 @@ class Exchange:
         finally:
             progress.stop = None
             timer.cancel()
-        if (
-            transport.get_write_buffer_size()
-        ):  # answered before it had all: the next request would queue behind the rest
+        if transport.get_write_buffer_size():  # answered before it had all: the rest would be in the next one's way
             connection.close()
         else:
             connection.release()
         return answer
-
-    async def _write(
-        self,
-        protocol: ResponseHandler,
-        request: Request,
-        body: bytes | bytearray | memoryview,
-        headers: CIMultiDict[str],
-    ) -> None:
-        writer = StreamWriter(protocol, self._loop)
-        await writer.write_headers(f"{request.method} {_encoded(request.target)} HTTP/1.1", headers)
-        if body:
-            await writer.write(body, drain=False)
-        else:
-            await writer.write_eof()
-
-
-def _headers(origin: ClientRequest, request: Request, headers: Mapping[str, str], length: int) -> CIMultiDict[str]:
-    merged = origin.headers.copy()  # Host and aiohttp's own defaults
-    if request.headers:
-        merged.update(request.headers)
-        merged.popall("Transfer-Encoding", None)  # it is the length that is told
-    merged.update(headers)
-    if length or request.method in WITH_BODY:
-        merged["Content-Length"] = str(length)
-        merged.setdefault("Content-Type", "application/octet-stream")
-    return merged
-
-
-@lru_cache(maxsize=1024)
-def _encoded(target: str) -> str:
-    """``target`` as it stands in a request line, quoted as aiohttp would quote it."""
-    return URL(f"http://node{target}").raw_path_qs

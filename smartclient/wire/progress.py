@@ -21,6 +21,7 @@ from aiohttp.tracing import Trace
 from smartclient.stats import Outcome
 from smartclient.transport import TransportFailure
 
+Waits = Callable[[Callable[[], None]], None]
 FAILURES = (aiohttp.ClientError, HttpProcessingError, OSError)  # TimeoutError is an OSError
 
 
@@ -52,8 +53,8 @@ class Progress:
         if self.phase == "connecting":
             return TransportFailure(Outcome.CONNECT_ERROR, self._unconnected(error, late, connect_within))
         if late:
-            said = "given up, because the node is left out by now" if self._given_up else f"within {within:.3g} s"
-            return TransportFailure(Outcome.TIMEOUT, f"no answer {said}")
+            said = "given up: the node is left out by now" if self._given_up else f"no answer within {within:.3g} s"
+            return TransportFailure(Outcome.TIMEOUT, said)
         if isinstance(error, aiohttp.ClientResponseError | HttpProcessingError):
             return TransportFailure(Outcome.RESET, f"not an HTTP answer: {error.message}")
         if self.phase == "reused":

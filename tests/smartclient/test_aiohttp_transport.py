@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 from aiohttp import web
@@ -12,13 +13,18 @@ from smartclient.aiohttp_transport import AiohttpTransport
 from smartclient.errors import BadInput, ClientClosed, DeadlineExceeded
 from smartclient.stats import Outcome
 from smartclient.transport import Answer, Request, TransportFailure
+from smartclient.wire import exchange
+from smartclient.wire.exchange import Exchange
 
 GET = Request(method="GET", target="/")
 POST = Request(method="POST", target="/x?top=1", headers={"X-A": "1"}, body=b"body")
 
 
-@pytest.fixture
-async def transport():
+@pytest.fixture(params=["short way", "session"])
+async def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
+    """Both ways of sending a small request: what is true of one is true of the other."""
+    if request.param == "session":
+        monkeypatch.setattr(Exchange, "of", lambda *_: None)
     made = AiohttpTransport(connect_within=1.0)
     yield made
     await made.close()
@@ -67,6 +73,207 @@ async def test_an_early_refusal_of_a_large_body_is_an_answer_and_no_failure(tran
     [node] = await fleet(1, handler=refuse)
     big = Request(method="POST", target="/", body=b"x" * (64 << 20))
     assert (await send(transport, node.port, big, within=30.0)).status == 413
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE"])
+@pytest.mark.parametrize("body", [b"", b"body"])
+@pytest.mark.parametrize(
+    ("target", "headers"),
+    [
+        ("/x?top=1", {}),
+        ("/a b/ü?q=c d&e=%2F#part", {"accept": "text/plain", "user-agent": "mine", "content-type": "image/png"}),
+        ("/", {"Content-Length": "2", "Transfer-Encoding": "chunked", "X-Envoy-Attempt-Count": "9"}),
+    ],
+)
+async def test_a_node_cannot_tell_which_way_a_request_came(
+    monkeypatch: pytest.MonkeyPatch, raw_server, method: str, body: bytes, target: str, headers: dict[str, str]
+) -> None:
+    seen: list[tuple[str, set[str], bytes]] = []
+
+    async def read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        line, *fields = head.decode().strip().split("\r\n")
+        lengths = [field for field in fields if field.lower().startswith("content-length")]
+        rest = await reader.readexactly(int(lengths[0].split(":")[1]) if lengths else 0)
+        seen.append((line, {field.partition(":")[0].lower() + field.partition(":")[2] for field in fields}, rest))
+        assert len(fields) == len(seen[-1][1])
+        writer.write(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+
+    port = await raw_server(read)
+    request = Request(method=method, target=target, headers=headers, body=body)
+    for of in (Exchange.of, lambda *_: None):
+        monkeypatch.setattr(Exchange, "of", of)
+        made = AiohttpTransport(connect_within=1.0)
+        answer = await made.send(
+            f"http://127.0.0.1:{port}", request, {"x-envoy-attempt-count": "1"}, within=5.0, connect_within=1.0
+        )
+        assert answer.status == 204
+        await made.close()
+    assert seen[0] == seen[1]
+    assert seen[0][2] == body
+    assert "x-envoy-attempt-count 1" in seen[0][1]
+
+
+async def test_there_is_a_short_way_with_the_aiohttp_installed_here(fleet) -> None:
+    [node] = await fleet(1)
+    made = AiohttpTransport(connect_within=1.0)
+    await send(made, node.port)
+    assert made._exchange is not None
+    await made.close()
+
+
+@pytest.mark.parametrize("missing", ["ClientRequest", "ResponseHandler"])
+async def test_where_aiohttp_is_made_otherwise_the_session_sends(
+    fleet, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    [node] = await fleet(1)
+    monkeypatch.setattr(exchange, missing, object)
+    made = AiohttpTransport(connect_within=1.0)
+    assert (await send(made, node.port)).status == 200
+    assert made._exchange is None
+    await made.close()
+
+
+async def test_hints_before_the_answer_are_passed_over(transport, raw_server, http) -> None:
+    async def early(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await http.read_request(reader)
+        writer.write(b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n" + http.raw_answer(b"real"))
+        await reader.read()
+
+    answer = await send(transport, await raw_server(early))
+    assert (answer.status, answer.body) == (200, b"real")
+
+
+async def test_an_answer_without_a_body_is_not_waited_for(transport, raw_server, http) -> None:
+    async def head(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for line in (b"200 OK\r\nContent-Length: 10", b"204 No Content", b"304 Not Modified\r\nContent-Length: 10"):
+            await http.read_request(reader)
+            writer.write(b"HTTP/1.1 " + line + b"\r\n\r\n")
+        await reader.read()
+
+    port = await raw_server(head)
+    for method, status in (("HEAD", 200), ("GET", 204), ("GET", 304)):
+        answer = await send(transport, port, Request(method=method, target="/"))
+        assert (answer.status, answer.body) == (status, b"")
+
+
+async def test_bodies_are_unpacked_and_chunks_joined(transport, fleet) -> None:
+    async def packed(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        response.enable_compression(web.ContentCoding.gzip)
+        await response.prepare(request)
+        for number in range(3):
+            await response.write(b"%d" % number * 1000)
+        return response
+
+    [node] = await fleet(1, handler=packed)
+    assert (await send(transport, node.port)).body == b"0" * 1000 + b"1" * 1000 + b"2" * 1000
+
+
+async def test_a_connection_that_the_node_wants_closed_is_not_used_again(transport, raw_server, http) -> None:
+    connections = 0
+
+    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        while await http.read_request(reader):
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+    port = await raw_server(once)
+    for _ in range(2):
+        assert (await send(transport, port)).status == 200
+    assert connections == 2
+
+
+async def test_a_connection_answered_before_it_had_all_is_not_used_again(
+    transport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = asyncio.get_running_loop()
+    connect = loop.sock_connect
+
+    async def with_small_buffer(made: socket.socket, address: object) -> None:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # the kernel must not take it all
+        await connect(made, address)
+
+    monkeypatch.setattr(loop, "sock_connect", with_small_buffer)
+    connections: list[asyncio.StreamWriter] = []
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
+        await reader.readuntil(b"\r\n\r\n")
+        writer.transport.pause_reading()
+        writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+
+    with socket.socket() as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        listening.bind(("127.0.0.1", 0))
+        server = await asyncio.start_server(refuse, sock=listening, limit=4096)
+        big = Request(method="POST", target="/", body=bytes((1 << 20) - 1))
+        for _ in range(2):
+            assert (await send(transport, listening.getsockname()[1], big)).status == 413
+        assert len(connections) == 2
+        for writer in connections:
+            writer.transport.abort()
+        server.close()
+        await server.wait_closed()
+
+
+@pytest.fixture
+async def silent(raw_server, http) -> tuple[int, list[asyncio.Event], asyncio.Event]:
+    """A server that never answers: its port, an event for each request that came, and one for a lost connection."""
+    came: list[asyncio.Event] = []
+    lost = asyncio.Event()
+
+    async def never(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await http.read_request(reader)
+            came.append(asyncio.Event())
+            await reader.read()
+        except ConnectionError:
+            pass
+        lost.set()
+
+    return await raw_server(never), came, lost
+
+
+async def test_a_wait_that_is_given_up_ends_at_once_and_drops_the_connection(transport, silent) -> None:
+    port, came, lost = silent
+    given: list[Callable[[], None]] = []
+    sending = asyncio.create_task(
+        transport.send(f"http://127.0.0.1:{port}", POST, {}, within=100.0, connect_within=1.0, waits=given.append)
+    )
+    while not came:
+        await asyncio.sleep(0.001)
+    given[0]()
+    given[0]()
+    with pytest.raises(TransportFailure, match="given up: the node is left out by now") as caught:
+        await sending
+    assert caught.value.outcome is Outcome.TIMEOUT
+    await lost.wait()
+    given[0]()
+
+
+async def test_giving_up_what_has_been_answered_changes_nothing(transport, fleet) -> None:
+    [node] = await fleet(1)
+    given: list[Callable[[], None]] = []
+    for _ in range(2):
+        answer = await transport.send(
+            f"http://{node.address}", POST, {}, within=5.0, connect_within=1.0, waits=given.append
+        )
+        assert answer.status == 200
+        given[-1]()
+    assert len(node.runner.server.connections) == 1
+
+
+async def test_a_cancelled_wait_drops_the_connection(transport, silent) -> None:
+    port, came, lost = silent
+    sending = asyncio.create_task(send(transport, port, within=100.0))
+    while not came:
+        await asyncio.sleep(0.001)
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    await lost.wait()
 
 
 async def test_redirects_are_answers(transport, fleet) -> None:
