@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from smartclient.endpoint import Endpoint
 from smartclient.errors import BadOption, NoEndpoints
-from smartclient.load import LoadReport
+from smartclient.policies.asking import tells, worth_asking
 from smartclient.policies.draw import Draw
 from smartclient.policies.rotation import Rotation, RotationPicker
 from smartclient.policies.rotation_p2c import RotationP2CPicker
@@ -28,9 +28,7 @@ from smartclient.policy import PickInfo
 
 ASK = 4
 MARGIN = 0.1
-WORTH = 20.0  # times what a probe takes
 FRESH = 0.1  # of what an answer takes
-BUSY = 0.5  # of a service time: the least wait where somebody is inside, however overdue his answer is
 
 
 class Probed:
@@ -105,7 +103,7 @@ class ProbedPicker:
 
     def score(self, endpoint: Endpoint, now: float) -> float:
         """See ``Picker``: seconds either way."""
-        return self._seconds(endpoint, now) if _tells(endpoint.report) else peak_ewma(endpoint, now)
+        return self._seconds(endpoint, now)
 
     def _choice(self, following: Endpoint, info: PickInfo, now: float) -> list[Endpoint]:
         """The rotation's next and up to ``ask`` - 1 different random others."""
@@ -122,29 +120,11 @@ class ProbedPicker:
 
     def _fresh(self, endpoint: Endpoint, now: float) -> bool:
         report = endpoint.report
-        return report is not None and _tells(report) and now - report.at < FRESH * endpoint.latency.read(now)
+        return tells(report) and now - report.at < FRESH * endpoint.latency.read(now)
 
     def _seconds(self, endpoint: Endpoint, now: float) -> float:
-        """When an answer would come, by weight."""
+        """What endpoints are compared by; a newcomer's time is stretched."""
         report = endpoint.report
-        if report is None:
-            return 0.0
-        self._services.learn(endpoint, report)
-        service = self._services.of(endpoint, now)
-        inside = report.in_flight or 0.0
-        wait = inside * service if report.wait is None else report.wait
-        if inside:
-            wait = max(wait, BUSY * service)
-        return (wait + (endpoint.sent_since_report + 1) * service) / share_of(endpoint, now)
-
-
-def worth_asking(endpoint: Endpoint, now: float) -> bool:
-    """Whether it can be asked, and what it says may save more than the asking costs."""
-    if not endpoint.load_path:
-        return False
-    answer, probe = endpoint.latency.read(now), endpoint.probe_latency.read(now)
-    return not answer or not probe or answer >= WORTH * probe
-
-
-def _tells(report: LoadReport | None) -> bool:
-    return report is not None and (report.wait is not None or report.in_flight is not None)
+        if not tells(report):
+            return peak_ewma(endpoint, now)
+        return self._services.until_answer(endpoint, report, now) / share_of(endpoint, now)
