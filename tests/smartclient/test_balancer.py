@@ -66,6 +66,7 @@ async def test_one_probe_brings_it_back(three: Fleet) -> None:
     assert Counter(lease.endpoint.name for lease in first)["digits-2"] == 1
     for lease in first:
         lease.release(Outcome.OK)
+    await three.clock.advance(10.0)  # it begins slowly
     assert three.picks(60)["digits-2"] in (20, 21)
 
 
@@ -172,7 +173,7 @@ def test_a_new_weight_is_taken_over(three: Fleet) -> None:
     assert three.picks(60) == {"digits-1": 40, "digits-2": 10, "digits-3": 10}
 
 
-def test_draining_and_critical_ones_get_nothing_and_warning_ones_their_weight(three: Fleet) -> None:
+async def test_draining_and_critical_ones_get_nothing_and_warning_ones_their_weight(three: Fleet) -> None:
     three.balancer.update(
         snapshot(
             instance(1, health=Health.DRAINING),
@@ -181,6 +182,7 @@ def test_draining_and_critical_ones_get_nothing_and_warning_ones_their_weight(th
             instance(4, health=Health.WARNING, weight=1),
         )
     )
+    await three.clock.advance(10.0)  # a new one begins slowly
     assert three.picks(40) == {"digits-3": 30, "digits-4": 10}
 
 

@@ -23,6 +23,7 @@ class World:
         self.clock = clock
         self.transport = ScriptedTransport(clock)
         self.directory = ScriptedDirectory([instance(number + 1) for number in range(nodes)])
+        options = {"policy": "rotation", **options}
         self.client = AsyncSmartClient(
             "digits", self.directory, transport=self.transport, clock=clock, rng=random.Random(5), **options
         )
@@ -281,7 +282,7 @@ async def test_a_node_added_or_drained_shows_in_the_next_calls(world: World, clo
     await world.get()
     await clock.settle()
     world.directory.set([instance(2), instance(7)])
-    await clock.settle()
+    await clock.advance(10.0)  # a new one begins slowly
     world.transport.sent.clear()
     for _ in range(10):
         await world.get()

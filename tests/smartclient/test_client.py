@@ -149,7 +149,7 @@ async def test_the_snapshot_shows_every_part(client: AsyncSmartClient, transport
     shown = client.snapshot()
     assert shown["service"] == "digits"
     assert shown["discovery"]["instances"] == 2
-    assert shown["balancer"]["policy"] == "rotation"
+    assert shown["balancer"]["policy"] == "probed"
     assert [each["id"] for each in shown["balancer"]["endpoints"]] == ["digits-1", "digits-2"]
     assert shown["calls"]["calls"] == 3
     assert shown["transport"]["sent"] == 3 + shown["calls"]["retries"]

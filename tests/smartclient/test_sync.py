@@ -40,11 +40,11 @@ def test_classify_request_get_and_post_block_and_answer(client: SmartClient, tmp
     assert client.snapshot()["calls"]["calls"] == 4
 
 
-def test_many_threads_share_one_client_and_one_exact_rotation(client: SmartClient) -> None:
-    with ThreadPoolExecutor(20) as pool:
+def test_many_threads_share_one_client_and_one_exact_rotation(served) -> None:
+    with SmartClient("digits", served.registry, policy="rotation") as client, ThreadPoolExecutor(20) as pool:
         nodes = Counter(pool.map(lambda _: client.classify(b"png").node, range(60)))
+        assert client_threads() == 1
     assert nodes == {"digits-1": 20, "digits-2": 20, "digits-3": 20}
-    assert client_threads() == 1
 
 
 def test_classify_many_is_an_iterator(client: SmartClient) -> None:
