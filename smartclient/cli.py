@@ -20,9 +20,11 @@ import click
 from registry.timing import Clock, SystemClock
 from smartclient.client import AsyncSmartClient, Classified
 from smartclient.errors import BadInput, ClientError
+from smartclient.explain import Explanation, told
 from smartclient.inference import Classification
 from smartclient.many import from_blocking
 from smartclient.paths import EXTENSIONS, find_images, read_lines, shown
+from smartclient.policies.select import DEFAULT, names
 
 LOOKUP_WITHIN = 10.0  # seconds for the first look-up; a registry that is there needs a hundredth of one
 ROW = "{:<44} {:<20} {:>6} {:<22} {:>9}"
@@ -44,7 +46,19 @@ NODES_SHOWN = 12
     type=click.Path(file_okay=False),
     help="Keep the list of nodes here, and start with it while the registry is away; default: TWOSTEP_CACHE_DIR.",
 )
-@click.option("--policy", default="rotation", show_default=True, help="How the next node is chosen.")
+@click.option(
+    "--policy",
+    default=DEFAULT,
+    show_default=True,
+    help=f"How the next node is chosen: {', '.join(names())}. docs/policies.md says which to take when.",
+)
+@click.option("--hedge", is_flag=True, help="Ask a second node when the first is slow for once.")
+@click.option(
+    "--explain",
+    is_flag=True,
+    help="Tell for the first image, sent before the others, which nodes stood to choose with what scores, which one was"
+    " chosen and why; on standard error, or with --json as `explanation` in that image's object.",
+)
 @click.option("--top", default=5, show_default=True, type=click.IntRange(1, 100), help="Classes per image in --json.")
 @click.option("--concurrency", default=16, show_default=True, type=click.IntRange(1, 4096), help="Images at a time.")
 @click.option(
@@ -63,6 +77,8 @@ def infer(
     registry: str | None,
     cache: str | None,
     policy: str,
+    hedge: bool,
+    explain: bool,
     top: int,
     concurrency: int,
     timeout: float,
@@ -87,9 +103,11 @@ def infer(
         raise click.UsageError(f"no images there; folders are searched for {' '.join(sorted(EXTENSIONS))}")
     total = sum(1 for _ in find_images(paths)) if sys.stderr.isatty() and not from_stdin else None
     tally = Tally(SystemClock())
-    client = AsyncSmartClient(service, registry, policy=policy, timeout=timeout, cache_dir=cache)
+    client = AsyncSmartClient(service, registry, policy=policy, hedge=hedge, timeout=timeout, cache_dir=cache)
     with Screen(tally, total) as screen:
-        work = _run(client, chain([first], images), screen, top=top, concurrency=concurrency, as_json=as_json)
+        work = _run(
+            client, chain([first], images), screen, explain=explain, top=top, concurrency=concurrency, as_json=as_json
+        )
         try:
             asyncio.run(work)
         finally:
@@ -104,6 +122,7 @@ async def _run(
     images: Iterator[Path],
     screen: "Screen",
     *,
+    explain: bool,
     top: int,
     concurrency: int,
     as_json: bool,
@@ -114,17 +133,34 @@ async def _run(
         aclosing(client.classify_many(paths, top=top, concurrency=concurrency)) as results,
     ):
         await client.ready(timeout=LOOKUP_WITHIN)
+        first, explanation = await _explained(client, next(images), top) if explain else (None, None)
         if not as_json:
+            for line in told(explanation) if explanation else ():
+                screen.error(line)
             screen.output(ROW.format("image", "label", "score", "node", "ms"))
+        if first:
+            _show(first, screen, as_json=as_json, explanation=explanation)
         async for each in results:
-            screen.tally.count(each)
-            if as_json:
-                screen.output(json.dumps(_as_json(each)))
-            elif each.result is not None:
-                screen.output(_as_row(each.image, each.result))
-            else:
-                screen.error(f"failed: {shown(each.image)}: {each.error}")
-            screen.advance()
+            _show(each, screen, as_json=as_json)
+
+
+async def _explained(client: AsyncSmartClient, path: Path, top: int) -> tuple[Classified, Explanation]:
+    explanation = client.explain()
+    with client.choices() as choices:
+        async with aclosing(client.classify_many([path], top=top)) as results:
+            each = await anext(results)
+    return each, explanation | {"choices": choices}
+
+
+def _show(each: Classified, screen: "Screen", *, as_json: bool, explanation: Explanation | None = None) -> None:
+    screen.tally.count(each)
+    if as_json:
+        screen.output(json.dumps(_as_json(each) | ({"explanation": explanation} if explanation else {})))
+    elif each.result is not None:
+        screen.output(_as_row(each.image, each.result))
+    else:
+        screen.error(f"failed: {shown(each.image)}: {each.error}")
+    screen.advance()
 
 
 def _as_row(image: object, result: Classification) -> str:

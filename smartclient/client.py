@@ -29,7 +29,7 @@ from smartclient.cache import DiscoveryCache
 from smartclient.call import Caller, Done, Limits
 from smartclient.endpoint import SlowStart
 from smartclient.errors import BadInput, BadOption, ClientClosed, ClientError, RegistryGone
-from smartclient.explain import Choice, looking_on, unused
+from smartclient.explain import Explanation, looking_on, unused
 from smartclient.hedge import HedgeRule
 from smartclient.inference import Classification, Image
 from smartclient.many import in_parallel
@@ -307,12 +307,12 @@ class AsyncSmartClient:
         }
 
     @contextmanager
-    def choices(self) -> Iterator[list[Choice]]:
+    def choices(self) -> Iterator[list[Explanation]]:
         """Note, while the block lasts, every choice of a node: who stood to choose, who was chosen and why.
 
         ``with client.choices() as made: await client.get("/")``. Costs a look at every node for each attempt.
         """
-        made: list[Choice] = []
+        made: list[Explanation] = []
         before = self._sender.pick
         self._sender.pick = looking_on(self._balancer, made.append)
         try:
