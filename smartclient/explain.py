@@ -64,9 +64,9 @@ def told(explanation: Explanation) -> Iterator[str]:
         yield f"policy {explanation['policy']}: {_standing(rows)}; nothing was sent, so none was chosen"
         yield from _table(rows)
     for number, choice in enumerate(explanation["choices"], 1):
-        rows = choice["endpoints"]
+        rows, node = choice["endpoints"], escaped(choice["node"])
         again = f"attempt {number}: " if number > 1 else ""
-        yield f"{again}policy {choice['policy']}: {_standing(rows)}; {escaped(choice['node'])} was chosen: {choice['why']}"
+        yield f"{again}policy {choice['policy']}: {_standing(rows)}; {node} was chosen: {choice['why']}"
         yield from _table(rows)
     for row in explanation["unused"]:
         yield f"  left out: {escaped(row['id'])} ({row['endpoint']}) is {row['health']}: {row['why']}"

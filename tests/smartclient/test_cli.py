@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from smartclient.policies.select import DEFAULT, names
+
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "infra.cli", "infer"]
 
@@ -41,7 +43,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_folder_gives_a_row_each_and_a_summary(served, folder: Path) -> None:
-    done = infer("digits", folder, "--registry", served.registry)
+    done = infer("digits", folder, "--policy", "rotation", "--registry", served.registry)
     assert done.returncode == 0
     head, *rows = done.stdout.splitlines()
     assert head.split() == ["image", "label", "score", "node", "ms"]
@@ -69,6 +71,37 @@ def test_json_lines_on_standard_output_and_nothing_else(served, folder: Path) ->
         "milliseconds",
         "attempts",
     }
+
+
+def test_explain_tells_of_the_first_image_who_stood_to_choose_and_why_one_was_chosen(served, folder: Path) -> None:
+    done = infer("digits", folder, "--explain", "--policy", "p2c", "--registry", served.registry)
+    assert done.returncode == 0
+    head, columns, *rows, summary = done.stderr.splitlines()
+    assert re.fullmatch(
+        r"policy p2c: 3 of 3 nodes stood to choose; 127\.0\.0\.1:\d+ was chosen: no score of the 3 is lower", head
+    )
+    assert columns.split()[:3] == ["node", "endpoint", "health"]
+    assert [row.startswith("> ") for row in rows] == [True, False, False]
+    assert summary.startswith("9 images, 0 failed")
+    assert len(done.stdout.splitlines()) == 1 + 9, "results are as ever"
+
+
+def test_explain_in_json_is_a_field_of_the_first_images_object(served, folder: Path) -> None:
+    done = infer("digits", folder, "--explain", "--json", "--policy", "rotation", "--registry", served.registry)
+    first, *others = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(others) == 8
+    assert not any("explanation" in each for each in others)
+    assert set(first["explanation"]) == {"policy", "endpoints", "unused", "choices"}
+    [choice] = first["explanation"]["choices"]
+    assert (choice["policy"], len(choice["endpoints"])) == ("rotation", 3)
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_explain_of_an_image_that_cannot_be_read_shows_the_nodes_all_the_same(served, folder: Path) -> None:
+    done = infer("digits", folder / "nowhere.png", "--explain", "--registry", served.registry)
+    assert done.returncode == 1
+    assert "3 of 3 nodes stood to choose; nothing was sent" in done.stderr
+    assert "failed: " in done.stderr
 
 
 def test_each_failure_is_told_with_its_reason_and_the_others_go_on(served, folder: Path) -> None:
@@ -142,6 +175,10 @@ def test_help_shows_an_example() -> None:
     assert done.returncode == 0
     assert "Example:" in done.stdout
     assert "twostep infer digits photo.jpg" in done.stdout
+    said = " ".join(done.stdout.split())
+    assert f"{', '.join(names())}. docs/policies.md" in said
+    assert f"[default: {DEFAULT}]" in said
+    assert "--hedge" in said
 
 
 def test_ctrl_c_ends_it_cleanly_even_while_it_waits_for_a_path(served, folder: Path) -> None:
