@@ -1,17 +1,16 @@
 """One client process of ``bench tails``: sends what it is told to, through a smart client of a given policy.
 
-``python -m infra.bench.arrivals PORT...`` (of ``infra.bench.engines``) prints ``{}`` once it can start. Each line on
-standard input is a ``Turn`` in JSON, answered with an ``Outcome`` in JSON. A turn is a fresh client's, and begins at a
-moment of the machine's monotonic clock, so that all processes begin together; its warm-up is not counted. Open loop:
-requests arrive when the seeded Poisson process says so, however slow the answers are, and a request's time runs from
-its arrival to its answer, a late start included. Closed loop: so many at a time, the next when one is answered.
+``python -m infra.bench.arrivals`` prints ``{}`` once it can start. Each line on standard input is a ``Turn`` in JSON,
+answered with an ``Outcome`` in JSON. A turn is a fresh client's, and begins at a moment of the machine's monotonic
+clock, so that all processes begin together; its warm-up is not counted. Open loop: requests arrive when the seeded
+Poisson process says so, however slow the answers are, and a request's time runs from its arrival to its answer, a late
+start included. Closed loop: so many at a time, the next when one is answered.
 """
 
 import asyncio
 import random
 import sys
 import time
-from collections.abc import Sequence
 
 import msgspec
 
@@ -24,11 +23,12 @@ BODY = bytes(1000)
 
 
 class Turn(msgspec.Struct, kw_only=True):
-    """What to send: ``rate`` requests per second, or ``at_once`` at a time when that is not 0.
+    """What to send to the engines at ``ports``: ``rate`` requests a second, or ``at_once`` at a time if that is not 0.
 
     From ``begin`` (monotonic seconds) for ``warm`` seconds that are not counted, then ``seconds`` that are.
     """
 
+    ports: list[int]
     policy: str
     seed: int
     begin: float
@@ -116,14 +116,14 @@ class Sender:
         return int(self._client.snapshot()["calls"].get("probes", 0))
 
 
-async def main(ports: Sequence[int]) -> None:
+async def main() -> None:
     """Take turns until standard input ends."""
     asking = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(asking), sys.stdin)
     print("{}", flush=True)
     while line := await asking.readline():
         turn = msgspec.json.decode(line, type=Turn)
-        directory = ScriptedDirectory(instances(ports))
+        directory = ScriptedDirectory(instances(turn.ports))
         rng = random.Random(f"client {turn.seed}")
         async with AsyncSmartClient(SERVICE, directory, policy=turn.policy, rng=rng) as client:
             await client.ready()
@@ -137,4 +137,4 @@ async def _until(moment: float) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main([int(port) for port in sys.argv[1:]]))
+    asyncio.run(main())

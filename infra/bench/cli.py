@@ -78,7 +78,8 @@ def registry(*, instances: int, readers: int, rounds: int, as_json: bool) -> Non
 def tails(*, rounds: int, seconds: float, clients: int, as_json: bool) -> None:
     """Compare the slowest answers of the default policy with plain rotation's, many clients sharing a fleet.
 
-    Six engines of 50 ms at 70 % load; then engines of 1 ms, where asking must not cost. About six minutes.
+    Six engines of 50 ms at 70 % load; one of them ten times slower; then engines of
+    1 ms, where asking must not cost. About fourteen minutes.
 
     \b
     Example:
@@ -148,7 +149,8 @@ def registry_as_text(result: dict[str, Any]) -> str:
 
 def tails_as_text(result: dict[str, Any]) -> str:
     """The figures of ``bench tails`` as lines for people."""
-    versus = f"{result['default']} / rotation"
+    default, slow = result["default"], result["one_slow"]
+    versus = f"{default} / rotation"
     fleet = f"{result['nodes']} engines of {tails_bench.MEAN_MS:g} ms, {result['load']:.0%} loaded"
     lines = [f"{fleet} by {result['clients']} client processes; {result['rounds']} times {result['seconds']:g} s"]
     for policy, p99 in result["p99_ms"].items():
@@ -156,6 +158,9 @@ def tails_as_text(result: dict[str, Any]) -> str:
     lines += [
         f"  {versus:<28} {'':>18}{'99th percentile':>16} {result['ratio']:>8.3f}",
         f"  {'probes for each request':<28} {result['probe_share']:>8.3f}",
+        f"one of them {slow['slower']:g} times slower, {slow['load']:.0%} loaded",
+        *(f"  {arm:<28} {'':>18}99th percentile {p99:>8,} ms" for arm, p99 in slow["p99_ms"].items()),
+        f"  {default + ' / without it':<28} {'':>18}99th percentile {slow['ratio']:>8.3f}",
         f"{result['nodes']} engines of {tails_bench.FAST_MS:g} ms, one client process that asks as fast as it can",
     ]
     for policy, rate in result["per_s_1ms"].items():

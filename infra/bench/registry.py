@@ -7,17 +7,15 @@ all rounds stands beside it.
 """
 
 import asyncio
-import json
-import math
 import statistics
-import sys
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 from infra.bench import catalog
+from infra.bench.child import PATIENCE, Child, percentile
 from infra.bench.outage import Outcome, lose_the_leader
 from infra.bench.relay import Relay
 from infra.bench.watcher import resident_mb
@@ -25,8 +23,6 @@ from infra.consul.agent import ConsulAgent, free_port
 from infra.fleet import FleetError, twostep
 from infra.leash import leashed
 
-# Longer than the slowest step of a child, the joining of thousands of readers.
-PATIENCE = 120.0
 SETTLE = 0.5
 
 
@@ -52,45 +48,6 @@ class Followed:
     first_list_stall_ms: list[float] = field(default_factory=list)
     callback_ms: list[float] = field(default_factory=list)
     rss_mb: list[float] = field(default_factory=list)
-
-
-class Child:
-    """A Python module of this folder as a process that answers lines with JSON lines."""
-
-    def __init__(self, process: asyncio.subprocess.Process, name: str) -> None:
-        self._process = process
-        self._name = name
-
-    @classmethod
-    @asynccontextmanager
-    async def start(cls, module: str, *arguments: str) -> AsyncIterator["Child"]:
-        """Start it; it is killed at the end."""
-        pipe = asyncio.subprocess.PIPE
-        command = leashed([sys.executable, "-P", "-m", module, *arguments])
-        process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe)
-        try:
-            yield cls(process, module)
-        finally:
-            process.kill()
-            await process.communicate()
-
-    async def line(self) -> dict[str, Any]:
-        """Its next line."""
-        async with asyncio.timeout(PATIENCE):
-            text = await cast("asyncio.StreamReader", self._process.stdout).readline()
-        if not text:
-            raise FleetError(f"{self._name} ended with status {await self._process.wait()}")
-        return cast("dict[str, Any]", json.loads(text))
-
-    async def until(self, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """Its next line that is as the condition says."""
-        while not condition(line := await self.line()):
-            pass
-        return line
-
-    def ask(self, text: str) -> None:
-        """Send it a line."""
-        cast("asyncio.StreamWriter", self._process.stdin).write(text.encode() + b"\n")
 
 
 async def run(effort: Effort, say: Callable[[str], None]) -> dict[str, Any]:
@@ -125,12 +82,6 @@ async def run(effort: Effort, say: Callable[[str], None]) -> dict[str, Any]:
         say(f"{effort.outage:.0f} s of look-ups over a cluster that loses its leader")
         result |= _outage(await lose_the_leader(seconds=effort.outage))
     return result
-
-
-def percentile(values: Sequence[float], percent: float) -> float:
-    """The nearest-rank percentile: of few values, the 99th is the largest."""
-    ordered = sorted(values)
-    return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
 
 
 @asynccontextmanager

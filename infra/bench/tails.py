@@ -2,36 +2,34 @@
 
 Twenty client processes that know nothing of each other ask six engines that take 50 ms (lognormal, sigma 0.5), in an
 open loop that loads them to 70 %. The policies take turns within one run, round by round, each with the same arrivals
-and with fresh clients; who goes first changes. Percentiles are over the requests of all rounds. Then one process asks
-engines of 1 ms as fast as it can: there a probe costs as much as the answer, and the rates tell whether the default
-knows. Their ratio is the median of the rounds' ratios.
+and with fresh clients; who goes first changes. Percentiles are over the requests of all rounds. The same with one of
+the six ten times slower, beside the five without it. Then one process asks engines of 1 ms as fast as it can: there a
+probe costs as much as the answer, and the rates tell whether the default knows. Their ratio is the median of the
+rounds' ratios.
 """
 
 import statistics
-import time
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
 from infra.bench.arrivals import Outcome
+from infra.bench.child import percentile
 from infra.bench.engines import Engines
-from infra.bench.registry import Child, percentile
+from infra.bench.turns import Arm, Clients, Pace, Results
 from infra.fleet import FleetError
 from smartclient.policies.select import DEFAULT
 
 NODES = 6
 MEAN_MS = 50.0
 LOAD = 0.7
+SLOW = 10.0
+SLOW_LOAD = 0.5  # of what six sound engines can do: the five that are left are loaded to 60 %
 FAST_MS = 1.0
 AT_ONCE = 16
 # Turns on engines of 1 ms for each round: many short ones, for what else the machine does to weigh on both arms alike.
 FAST_TURNS = 3
 ROTATION = "rotation"
-# Seconds between the word and the beginning, so that every process has heard it.
-NOTICE = 0.3
 
 
 @dataclass(frozen=True)
@@ -54,67 +52,57 @@ class Effort:
         return tuple(dict.fromkeys((ROTATION, self.policy)))
 
 
-# Of each policy one outcome for every round and client.
-Results = dict[str, list[Outcome]]
-
-
 async def run(effort: Effort, say: Callable[[str], None]) -> dict[str, Any]:
     """Measure everything and return it; see ``docs/benchmarks.md`` for the keys. Raises ``FleetError``."""
-    rate = LOAD * NODES * 1000 / MEAN_MS / effort.clients
-    slow = await _rounds(
-        effort.policies,
-        effort.rounds,
-        say,
-        mean_ms=MEAN_MS,
-        clients=effort.clients,
-        turn={"rate": rate, "warm": effort.warm, "seconds": effort.seconds},
-    )
-    fast = await _rounds(
-        effort.policies,
-        effort.rounds * FAST_TURNS,
-        say,
-        mean_ms=FAST_MS,
-        clients=1,
-        turn={"at_once": AT_ONCE, "warm": effort.fast_seconds / 2, "seconds": effort.fast_seconds},
-    )
-    return summary(effort, slow, fast)
+    rate = 1000 / MEAN_MS / effort.clients
+    usual = ["--mean-ms", str(MEAN_MS)]
+    open_loop = Pace(warm=effort.warm, seconds=effort.seconds, rate=rate * LOAD * NODES)
+    lighter = Pace(warm=effort.warm, seconds=effort.seconds, rate=rate * SLOW_LOAD * NODES)
+    closed_loop = Pace(warm=effort.fast_seconds / 2, seconds=effort.fast_seconds, at_once=AT_ONCE)
+
+    def telling(what: str) -> Callable[[str], None]:
+        return lambda words: say(f"{what}, {words}")
+
+    async with Clients.start(effort.clients) as clients:
+        with Engines([usual] * NODES) as engines:
+            arms = [Arm(policy, policy, engines.ports) for policy in effort.policies]
+            even = await clients.rounds(arms, effort.rounds, open_loop, telling(f"engines of {MEAN_MS:g} ms"))
+        one_slow = [usual] * (NODES - 1) + [[*usual, "--slow", str(SLOW)]]
+        # Rotation has engines of its own: what it heaps up on the slow one outlasts its turn.
+        with Engines(one_slow) as engines, Engines(one_slow) as others:
+            arms = [
+                Arm("without", effort.policy, engines.ports[:-1]),
+                Arm(effort.policy, effort.policy, engines.ports),
+                Arm(ROTATION, ROTATION, others.ports),
+            ]
+            slow = await clients.rounds(arms[:2], effort.rounds, lighter, telling("one engine slow"))
+            slow |= await clients.rounds(arms[2:], 1, lighter, telling("one engine slow, rotation"))
+    async with Clients.start(1) as clients:
+        with Engines([["--mean-ms", str(FAST_MS)]] * NODES) as engines:
+            arms = [Arm(policy, policy, engines.ports) for policy in effort.policies]
+            rounds = effort.rounds * FAST_TURNS
+            fast = await clients.rounds(arms, rounds, closed_loop, telling(f"engines of {FAST_MS:g} ms"))
+    return summary(effort, even, fast) | {"one_slow": one_slow_summary(effort, slow)}
 
 
-async def _rounds(
-    policies: Sequence[str],
-    rounds: int,
-    say: Callable[[str], None],
-    *,
-    mean_ms: float,
-    clients: int,
-    turn: dict[str, float],
-) -> Results:
-    """Take all rounds on a fleet of their own; ``turn``: what stays the same of a turn (``arrivals.Turn``)."""
-    results: Results = {policy: [] for policy in policies}
-    async with AsyncExitStack() as stack:
-        say(f"engines of {mean_ms:g} ms, starting with {clients} client processes")
-        ports = stack.enter_context(Engines([["--mean-ms", str(mean_ms)]] * NODES)).ports
-        start = [Child.start("infra.bench.arrivals", *map(str, ports)) for _ in range(clients)]
-        children = [await stack.enter_async_context(each) for each in start]
-        for child in children:
-            await child.line()
-        for number in range(rounds):
-            say(f"engines of {mean_ms:g} ms, round {number + 1} of {rounds}")
-            for policy in policies if number % 2 else policies[::-1]:
-                begin = time.monotonic() + NOTICE
-                for place, child in enumerate(children):
-                    seed = number * clients + place
-                    child.ask(msgspec.json.encode({"policy": policy, "seed": seed, "begin": begin} | turn).decode())
-                results[policy] += [msgspec.convert(await child.line(), Outcome) for child in children]
-    return results
+def one_slow_summary(effort: Effort, slow: Results) -> dict[str, Any]:
+    """The figures of the fleet with a slow node; ``ratio``: the default's p99 over that of the fleet without it."""
+    p99 = {arm: percentile([ms for each in of for ms in each.milliseconds], 99) for arm, of in slow.items()}
+    return {
+        "slower": SLOW,
+        "load": SLOW_LOAD,
+        "p99_ms": {arm: round(each, 1) for arm, each in p99.items()},
+        "failed": {arm: sum(each.failed for each in of) for arm, of in slow.items()},
+        "ratio": round(p99[effort.policy] / p99["without"], 3),
+    }
 
 
-def summary(effort: Effort, slow: Results, fast: Results) -> dict[str, Any]:
+def summary(effort: Effort, even: Results, fast: Results) -> dict[str, Any]:
     """The figures. Raises ``FleetError`` when an arm answered nothing."""
-    times = {policy: [each for outcome in of for each in outcome.milliseconds] for policy, of in slow.items()}
+    times = {policy: [each for outcome in of for each in outcome.milliseconds] for policy, of in even.items()}
     for policy in effort.policies:
         if not times[policy] or not all(each.answered for each in fast[policy]):
-            failures = [each.first_failure for each in slow[policy] + fast[policy] if each.first_failure]
+            failures = [each.first_failure for each in even[policy] + fast[policy] if each.first_failure]
             raise FleetError(f"nothing was answered with {policy}: {next(iter(failures), 'nothing was asked')}")
     p99 = {policy: percentile(each, 99) for policy, each in times.items()}
     rates = {policy: [each.answered / effort.fast_seconds for each in of] for policy, of in fast.items()}
@@ -126,12 +114,12 @@ def summary(effort: Effort, slow: Results, fast: Results) -> dict[str, Any]:
         "clients": effort.clients,
         "rounds": effort.rounds,
         "seconds": effort.seconds,
-        "requests": {policy: sum(each.requests for each in of) for policy, of in slow.items()},
-        "failed": {policy: sum(each.failed for each in of) for policy, of in slow.items()},
+        "requests": {policy: sum(each.requests for each in of) for policy, of in even.items()},
+        "failed": {policy: sum(each.failed for each in of) for policy, of in even.items()},
         "p50_ms": {policy: round(percentile(each, 50), 1) for policy, each in times.items()},
         "p99_ms": {policy: round(each, 1) for policy, each in p99.items()},
         "ratio": round(p99[effort.policy] / p99[ROTATION], 3),
-        "probe_share": _probe_share(slow[effort.policy]),
+        "probe_share": _probe_share(even[effort.policy]),
         "per_s_1ms": {policy: round(statistics.median(each)) for policy, each in rates.items()},
         "throughput_ratio_1ms": round(statistics.median(ratios), 3),
         "throughput_ratios_1ms": [round(ratio, 3) for ratio in ratios],

@@ -29,6 +29,9 @@ async def test_every_arm_has_its_turns_and_every_figure_its_key() -> None:
     assert len(result["throughput_ratios_1ms"]) == FAST_TURNS
     assert (result["default"], result["clients"], result["nodes"], result["load"]) == (effort.policy, 2, 6, 0.7)
     assert {"probe_share", "probe_share_1ms", "throughput_ratio_1ms"} <= set(result)
+    assert set(result["one_slow"]["p99_ms"]) == {"without", effort.policy, "rotation"}
+    assert result["one_slow"]["failed"][effort.policy] == 0
+    assert result["one_slow"]["ratio"] > 0
     assert "engines of 50 ms, round 1 of 1" in said
     assert f"{result['ratio']:.3f}" in tails_as_text(result)
 

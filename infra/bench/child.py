@@ -1,0 +1,64 @@
+"""A module of this folder as a process of its own that is asked by lines and answers with lines of JSON.
+
+What is measured must not share a Python with what measures it.
+"""
+
+import asyncio
+import json
+import math
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+from infra.fleet import FleetError
+from infra.leash import leashed
+
+# Longer than the slowest step of a child, the joining of thousands of readers.
+PATIENCE = 120.0
+
+
+class Child:
+    """A Python module of this folder as a process that answers lines with JSON lines."""
+
+    def __init__(self, process: asyncio.subprocess.Process, name: str) -> None:
+        self._process = process
+        self._name = name
+
+    @classmethod
+    @asynccontextmanager
+    async def start(cls, module: str, *arguments: str) -> AsyncIterator["Child"]:
+        """Start it; it is killed at the end."""
+        pipe = asyncio.subprocess.PIPE
+        command = leashed([sys.executable, "-P", "-m", module, *arguments])
+        process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe)
+        try:
+            yield cls(process, module)
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.communicate()
+
+    async def line(self) -> dict[str, Any]:
+        """Its next line."""
+        async with asyncio.timeout(PATIENCE):
+            text = await cast("asyncio.StreamReader", self._process.stdout).readline()
+        if not text:
+            raise FleetError(f"{self._name} ended with status {await self._process.wait()}")
+        return cast("dict[str, Any]", json.loads(text))
+
+    async def until(self, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """Its next line that is as the condition says."""
+        while not condition(line := await self.line()):
+            pass
+        return line
+
+    def ask(self, text: str) -> None:
+        """Send it a line."""
+        cast("asyncio.StreamWriter", self._process.stdin).write(text.encode() + b"\n")
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The nearest-rank percentile: of few values, the 99th is the largest."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
