@@ -12,7 +12,8 @@ def worth_asking(endpoint: Endpoint, now: float) -> bool:
     """Whether it can be asked, and what it says may save more than the asking costs."""
     if not endpoint.load_path:
         return False
-    answer, probe = endpoint.latency.read(now), endpoint.probe_latency.read(now)
+    # What is under way counts too: a node that hangs is asked even where answers usually come quickly.
+    answer, probe = endpoint.expected(now), endpoint.probe_latency.read(now)
     return not answer or not probe or answer >= WORTH * probe
 
 
