@@ -44,12 +44,7 @@ class Dead(_Fault, frozen=True, kw_only=True, tag="dead"):
 
 
 class Away(_Fault, frozen=True, kw_only=True, tag="away"):
-    """It has left the list in good order and finishes what it has; then it is listed again.
-
-    ``version``: what it comes back with, if that changes.
-    """
-
-    version: str = ""
+    """It has left the list in good order and finishes what it has; then it is listed again."""
 
 
 class Slow(_Fault, frozen=True, kw_only=True, tag="slow"):

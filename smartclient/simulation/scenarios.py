@@ -95,11 +95,10 @@ def _all() -> Iterator[Scenario]:
 def _replaced(number: int) -> Nodes:
     begin, every = 10.0 + 20.0 * number, 200.0
     return Nodes(
-        version="1",
         faults=(
-            Away(begin=begin, end=begin + 10.0, every=every, version="2"),
+            Away(begin=begin, end=begin + 10.0, every=every),
             Slow(begin=begin + 10.0, end=begin + 15.0, every=every, factor=3.0),
-        ),
+        )
     )
 
 

@@ -18,6 +18,7 @@ from smartclient.load import META
 from smartclient.policy import PickInfo, Policy
 from smartclient.simulation.attempt import Call
 from smartclient.simulation.client import Client
+from smartclient.simulation.described import told
 from smartclient.simulation.node import Node
 from smartclient.simulation.oracle import NAME as ORACLE
 from smartclient.simulation.oracle import Oracle
@@ -58,7 +59,7 @@ class World:
         for number in range(scenario.clients.count):
             rng = random.Random(f"{seed}: client {number}")
             balancer = Balancer(
-                oracle if policy == ORACLE else named(policy),
+                oracle if policy == ORACLE else named(told(policy, scenario, number)),
                 service=SERVICE,
                 source=SERVICE,
                 clock=self._timeline,
@@ -127,10 +128,8 @@ class World:
                 node.begin_anew()
             case Slow():
                 node.speed = node.spec.speed
-            case Away(version=version):
+            case Away():
                 node.away = False
-                if version:
-                    node.instance = msgspec.structs.replace(node.instance, version=version)
         if isinstance(fault, Away) or node.missed:
             node.missed = False
             self._relist()

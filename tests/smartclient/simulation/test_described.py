@@ -4,8 +4,8 @@ import pytest
 
 from smartclient.errors import BadOption
 from smartclient.policies.select import names
-from smartclient.simulation.described import policies, read, scenarios
-from smartclient.simulation.scenario import Away, Hung
+from smartclient.simulation.described import policies, read, scenarios, told
+from smartclient.simulation.scenario import Away, Clients, Hung, Nodes, Scenario
 from smartclient.simulation.scenarios import SCENARIOS
 from smartclient.simulation.service import Lognormal, Pareto
 
@@ -80,6 +80,21 @@ def test_names_and_files_and_all(tmp_path: Path) -> None:
     assert [each.name for each in scenarios(["all"])] == list(SCENARIOS)
     assert policies(["oracle", "rotation"]) == ["rotation", "oracle"]
     assert policies(["all"]) == [*names(), "oracle"]
+
+
+def test_options_of_a_policy_are_checked_before_anything_runs() -> None:
+    assert policies(["probed?ask=2", "zone?zone=a"]) == ["probed?ask=2", "zone?zone=a"]
+    with pytest.raises(BadOption, match="ask"):
+        policies(["probed?ask=many"])
+
+
+def test_policies_are_told_what_a_client_of_that_fleet_would_know() -> None:
+    nodes = (Nodes(count=2, zone="a", version="1", weight=9), Nodes(zone="b c", version="2", weight=2))
+    scenario = Scenario(nodes=nodes, clients=Clients(count=3, load=0.5))
+    assert [told("zone", scenario, client) for client in range(3)] == ["zone?zone=a", "zone?zone=a", "zone?zone=b+c"]
+    assert told("split", scenario, 0) == "split?1=18&2=2"
+    assert told("zone?zone=z", scenario, 0) == "zone?zone=z"
+    assert told("rotation", scenario, 0) == "rotation"
 
 
 def test_an_unknown_name_lists_those_there_are() -> None:

@@ -34,7 +34,7 @@ def test_requests_do_not_depend_on_who_places_them() -> None:
 
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_no_policy_beats_the_oracle(name: str) -> None:
-    scenario = short(name, 2500)
+    scenario = short(name, 1500)
     results = {policy: simulate(scenario, policy, named, seed=2) for policy in [*names(), "oracle"]}
     best = results.pop("oracle")
     # Its choice is the best for each request in turn, which is the best for all but for chance in the last few.
@@ -56,6 +56,16 @@ def test_rotation_is_exactly_even_and_weights_are_followed() -> None:
     world.run()
     assert [node.sent for node in world.nodes.values()] == [1000, 3000]
     assert world.result().spread == 1.0
+
+
+def test_clients_of_a_zone_stay_in_it_where_that_is_the_policy() -> None:
+    nodes = (Nodes(count=4, zone="a"), Nodes(count=4, zone="b"))
+    scenario = Scenario(nodes=nodes, clients=Clients(count=8, load=0.3), requests=1000)
+    world = World(scenario, "zone", named, Workload(scenario, random.Random(1)), seed=1)
+    world.run()
+    for number, client in enumerate(world.clients):
+        zones = {each.instance.zone for each in client.balancer.endpoints if each.counters.picked}
+        assert zones == {"a" if number < 4 else "b"}
 
 
 def test_nothing_is_left_over_at_the_end() -> None:
