@@ -39,6 +39,7 @@ from smartclient.policy import ANY, PickInfo, Policy
 from smartclient.response import Response, StreamedResponse
 from smartclient.retry import RetryRule
 from smartclient.tensors import Tensors
+from smartclient.tracing import makers
 from smartclient.transport import Request, Transport
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class ClientOptions(TypedDict, total=False):
     throttle: bool
     ejection: EjectionRule | None
     slow_start: SlowStart | None
+    tracing: bool | None
     cache_dir: str | os.PathLike[str] | None
     transport: Transport | None
     clock: Clock | None
@@ -111,9 +113,10 @@ class AsyncSmartClient:
     chosen, by name (docs/policies.md) or as a ``Policy``. ``timeout``: seconds for a whole call, retries included.
     ``attempts``: the most nodes one call tries. ``hedge``: ask a second node when the first is slow for once; True
     takes ``HedgeRule``'s numbers. ``throttle``: end most calls at once while nodes refuse nearly everything.
-    ``ejection``, ``slow_start``: when a failing node is left out, and how a new one begins. ``cache_dir``: a folder
-    that keeps the last good list, for a start while the registry is away; None takes TWOSTEP_CACHE_DIR. Raises
-    ``BadOption``.
+    ``ejection``, ``slow_start``: when a failing node is left out, and how a new one begins. ``tracing``: make
+    OpenTelemetry spans and send nodes their context; None does where the program has set a tracer provider before it
+    makes the client. ``cache_dir``: a folder that keeps the last good list, for a start while the registry is away;
+    None takes TWOSTEP_CACHE_DIR. Raises ``BadOption``.
     """
 
     def __init__(
@@ -128,6 +131,7 @@ class AsyncSmartClient:
         throttle: bool = True,
         ejection: EjectionRule | None = None,
         slow_start: SlowStart | None = None,
+        tracing: bool | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         transport: Transport | None = None,
         clock: Clock | None = None,
@@ -160,8 +164,9 @@ class AsyncSmartClient:
             hedge=hedge if isinstance(hedge, HedgeRule) else HedgeRule() if hedge else None,
             throttle=throttle,
         )
-        self._sender = Sender(self._balancer, self._transport, clock=clock)
-        self._caller = Caller(self._balancer, self._sender, service=service, clock=clock, rng=rng, limits=limits)
+        sender, caller = makers(tracing)
+        self._sender = sender(self._balancer, self._transport, clock=clock)
+        self._caller = caller(self._balancer, self._sender, service=service, clock=clock, rng=rng, limits=limits)
 
     async def ready(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the whole call's deadline
         """Look the service up now instead of at the first call.
