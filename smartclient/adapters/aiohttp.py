@@ -8,7 +8,7 @@
 The request stays aiohttp's own, with the session's pool, timeouts, traces and cookies; only where it goes is decided
 here, for each request anew. **The connector** sees connections: one that cannot be made is made to another node, and
 who refuses several is left out. It closes with its session. **The middleware** sees answers too: it tries again after
-503, 5xx and lost connections, within the budget for retries, and believes load reports. It needs aiohttp 3.12 and is
+503, 5xx and lost connections, within the budget for retries, and believes load reports. It needs aiohttp 3.12.1 and is
 closed by whoever made it. (A resolver would not do: aiohttp keeps one pool for whatever a name resolves to, so that a
 session with one request at a time would stay with one node.) Hosts that are no service's are not touched. Errors are
 aiohttp's, with this package's as their cause. A port in the URL is not looked at: the registry knows each node's.
@@ -89,10 +89,10 @@ class SmartMiddleware:
         idempotent: bool | None = None,
         **options: Unpack[ClientOptions],
     ) -> None:
-        if not hasattr(aiohttp, "ClientMiddlewareType"):
+        if not hasattr(aiohttp.Payload, "consumed"):  # 3.12.0 has middlewares, but cannot send a file again
             raise BadOption(
-                f"aiohttp {aiohttp.__version__} has no client middlewares: "
-                f"pip install 'aiohttp>=3.12', or give the session a SmartConnector"
+                f"aiohttp {aiohttp.__version__} is too old for a middleware: "
+                f"pip install 'aiohttp>=3.12.1', or give the session a SmartConnector"
             )
         self._errands = Errands(registry, options)
         self._idempotent = idempotent

@@ -76,7 +76,7 @@ class Exchange(Errand[aiohttp.ClientResponse]):
         if self._late:
             raise DeadlineExceeded(f"{what} got no answer within the session's timeout")
         await request.close()  # whatever still writes the body of the attempt before
-        if getattr(request.body, "consumed", False):
+        if request.body and request.body.consumed:
             raise CallFailed(f"{what} failed: its body can be read only once, so it cannot be sent again")
         request.url = towards(self._url, url)
         request.headers.update(headers)

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from registry.testing import ScriptedDirectory
+from registry.testing import ScriptedDirectory, instance
 from smartclient.adapters.aiohttp import SmartConnector, SmartMiddleware
 from smartclient.client import AsyncSmartClient
 from smartclient.errors import BadOption, CallFailed, NoEndpoints
@@ -323,9 +323,9 @@ async def test_waiting_for_the_sessions_own_pool_is_not_held_against_a_node(flee
         assert client_behind(session).snapshot()["calls"]["retries"] == 0
 
 
-def test_an_aiohttp_without_middlewares_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(aiohttp, "ClientMiddlewareType")
-    with pytest.raises(BadOption, match=r"pip install 'aiohttp>=3.12', or give the session a SmartConnector"):
+def test_an_aiohttp_too_old_for_a_middleware_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(aiohttp.Payload, "consumed")
+    with pytest.raises(BadOption, match=r"pip install 'aiohttp>=3\.12\.1', or give the session a SmartConnector"):
         SmartMiddleware("static://127.0.0.1:1")
 
 
@@ -338,3 +338,24 @@ async def test_a_mistake_in_the_program_is_raised_as_it_is(through) -> None:
     async with through("carrier-pigeon://here") as session:
         with pytest.raises(BadOption, match="not a registry address"):
             await ask(session)
+
+
+async def test_nodes_are_asked_for_their_load_beside_the_sessions_own_requests(fleet) -> None:
+    def handler(wait: float) -> object:
+        async def handle(request: web.Request) -> web.Response:
+            if request.path == "/load":
+                return web.json_response({"wait_ms": wait, "inflight": 1})
+            return web.json_response({"node": request.url.port})
+
+        return handle
+
+    [busy] = await fleet(1, handler(500.0))
+    [idle] = await fleet(1, handler(1.0))
+    meta = {"load": "/load"}
+    directory = ScriptedDirectory([instance(1, port=busy.port, meta=meta), instance(2, port=idle.port, meta=meta)])
+    async with SmartMiddleware(directory) as smart, aiohttp.ClientSession(middlewares=(smart,)) as session:
+        for _ in range(8):
+            await ask(session, data=b"png")
+        probes = client_behind(session).snapshot()["calls"]["probes"]
+    assert probes > 0
+    assert len(idle.seen) > len(busy.seen)
