@@ -6,6 +6,7 @@ that is good enough wins and the other attempt is cancelled, which says nothing 
 """
 
 import asyncio
+import logging
 import random
 from enum import StrEnum
 from typing import Any
@@ -16,6 +17,7 @@ from registry.timing import Clock
 from smartclient.attempt import Sender, Terms, Tried
 from smartclient.balancer import Balancer
 from smartclient.endpoint import Endpoint, Lease
+from smartclient.episode import Episode
 from smartclient.errors import Attempt, CallFailed, DeadlineExceeded, NoEndpoints, Throttled
 from smartclient.hedge import Hedger, HedgeRule
 from smartclient.race import race
@@ -23,6 +25,8 @@ from smartclient.retry import IDEMPOTENT_METHODS, Failure, RetryBudget, RetryRul
 from smartclient.stats import LatencyHistogram, Outcome
 from smartclient.throttle import Throttle
 from smartclient.transport import Answer, Request
+
+log = logging.getLogger(__name__)
 
 UNREACHED = frozenset({Outcome.CONNECT_ERROR, Outcome.STALE, Outcome.CANCELLED})
 
@@ -104,6 +108,9 @@ class Caller:
         self._budget = RetryBudget()
         self._hedger = Hedger(limits.hedge) if limits.hedge else None
         self._throttle = Throttle() if limits.throttle else None
+        self._throttling = Episode(
+            log, service, begins="nodes refuse most calls, so some end here", ends="every call is sent again"
+        )
 
     async def call(
         self, request: Request, *, within: float, idempotent: bool | None = None, key: str = "", stream: bool = False
@@ -116,9 +123,13 @@ class Caller:
         """
         started = self._clock.monotonic()
         self.calls += 1
-        if self._throttle is not None and self._throttle.rejects(started, self._rng):
-            self.ends[End.THROTTLED] += 1
-            raise Throttled(self._throttled(request, started))
+        if self._throttle is not None:
+            if self._throttle.rejects(started, self._rng):
+                self.ends[End.THROTTLED] += 1
+                self._throttling.seen(started, f"{self._throttle.chance(started):.0%} of them for now")
+                raise Throttled(self._throttled(request, started))
+            if self._throttling.since is not None and not self._throttle.chance(started):
+                self._throttling.over(started)
         self._budget.called(started)
         if idempotent is None:
             idempotent = request.method in IDEMPOTENT_METHODS
