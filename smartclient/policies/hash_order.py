@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 from itertools import chain
 
 from smartclient.endpoint import Endpoint
-from smartclient.policies.hashing import MASK, distance, identity, mix
+from smartclient.policies.hashing import MASK, distances, identity, mix
 
-FEW = 200
+FEW = 64  # a rendezvous of so many takes some 30 µs, as long as an order on the circle takes with thousands
 PLACES = 21
 POINTS = 16  # of an endpoint at most, or nearly: larger weights are counted in units of a power of two
 
@@ -22,18 +22,18 @@ POINTS = 16  # of an endpoint at most, or nearly: larger weights are counted in 
 class Rendezvous:
     """The nearest first, by a distance of key and endpoint."""
 
-    __slots__ = ("_nodes",)
+    __slots__ = ("_endpoints", "_nodes")
 
     def __init__(self, weights: Mapping[Endpoint, int]) -> None:
-        self._nodes = [(identity(endpoint), weight, endpoint) for endpoint, weight in weights.items()]
+        self._endpoints = tuple(weights)
+        self._nodes = [(identity(endpoint), float(weight)) for endpoint, weight in weights.items()]
 
     def walk(self, key: int) -> Iterator[Endpoint]:
         """Yield everybody in the order of ``key``."""
-        nodes = self._nodes
-        ranked = [(distance(key, node, weight), at) for at, (node, weight, _) in enumerate(nodes)]
+        ranked = [(far, at) for at, far in enumerate(distances(key, self._nodes))]
         heapq.heapify(ranked)
         while ranked:
-            yield nodes[heapq.heappop(ranked)[1]][2]
+            yield self._endpoints[heapq.heappop(ranked)[1]]
 
 
 class Circle:

@@ -1,11 +1,12 @@
 """Hashes that are the same in every process and on every machine, unlike Python's ``hash()`` of a string.
 
-A text is hashed once (BLAKE2b); pairs of hashes are mixed with integer arithmetic (the finalizer of SplitMix64), since
-a rendezvous mixes a key with every node.
+A text is hashed once (BLAKE2b); pairs of hashes are mixed with two multiplications, since a rendezvous mixes
+a key with every node.
 """
 
 import hashlib
-import math
+from collections.abc import Iterable
+from math import log
 
 from smartclient.endpoint import Endpoint
 
@@ -25,17 +26,21 @@ def identity(endpoint: Endpoint) -> int:
 
 
 def mix(one: int, other: int) -> int:
-    """The hash of a pair of hashes."""
-    mixed = (one ^ (other * 0x9E3779B97F4A7C15)) & MASK
-    mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & MASK
-    mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & MASK
-    return mixed ^ (mixed >> 31)
+    """The hash of a pair of hashes, whichever comes first."""
+    mixed = ((one ^ other) * 0xBF58476D1CE4E5B9) & MASK
+    mixed = ((mixed ^ (mixed >> 32)) * 0x94D049BB133111EB) & MASK
+    return mixed ^ (mixed >> 32)
 
 
-def distance(one: int, other: int, weight: float = 1.0) -> float:
-    """How far a key is from a node: ``-ln(u) / weight`` with u the pair's hash, strictly between 0 and 1.
+def distances(key: int, nodes: Iterable[tuple[int, float]]) -> list[float]:
+    """How far a key is from each of ``nodes`` (hash and weight): ``-ln(u) / weight``, ``u`` being the pair's hash.
 
-    The node with the least distance has the key. Each gets its share by weight exactly, since such times are
-    exponential with the weight as their rate (weighted rendezvous hashing).
+    The nearest node has the key. Each gets its share by weight exactly: such a distance, with u strictly between 0 and
+    1, is exponential with the weight as its rate (weighted rendezvous hashing).
     """
-    return -math.log(((mix(one, other) >> 11) + 0.5) / (1 << 53)) / weight
+    return [-log(((mix(key, node) >> 11) + 0.5) / (1 << 53)) / weight for node, weight in nodes]
+
+
+def distance(key: int, node: int, weight: float = 1.0) -> float:
+    """How far a key is from one node."""
+    return distances(key, ((node, weight),))[0]

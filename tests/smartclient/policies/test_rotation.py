@@ -5,6 +5,7 @@ endpoint of share s has been picked k·s times, give or take one turn of its own
 Continuity: a change of the list moves nobody's turn but that of who came.
 """
 
+import itertools
 import random
 from collections import Counter
 
@@ -13,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.testing import instance
-from smartclient.endpoint import Endpoint
+from smartclient.breaker import EjectionRule
+from smartclient.endpoint import Endpoint, SlowStart
 from smartclient.errors import NoEndpoints
 from smartclient.policies.rotation import Rotation
 from smartclient.policy import ANY, Picker, PickInfo
@@ -140,3 +142,73 @@ def test_nobody_to_pick_is_an_error() -> None:
     everybody = endpoints(2)
     with pytest.raises(NoEndpoints):
         Rotation().build(everybody, random.Random(1)).pick(PickInfo(exclude=everybody), 0.0)
+
+
+@given(share=st.sampled_from([0.1, 0.25, 0.5, 0.9]), seed=st.integers(0, 99))
+def test_a_newcomer_gets_its_share_of_turns_evenly_spread(share: float, seed: int) -> None:
+    everybody = [Endpoint(instance(n), EjectionRule(), SlowStart(window=100.0)) for n in range(4)]
+    everybody[0].start_slowly(-100.0 * share)
+    picked = picks(Rotation().build(everybody, random.Random(seed)), 400)
+    assert abs(picked.count("digits-0") / picked.count("digits-1") - share) <= 0.02
+    turns = [number for number, name in enumerate(picked) if name == "digits-0"]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(turns)]
+    assert max(gaps) - min(gaps) <= 5, "no burst"
+
+
+def test_newcomers_alone_share_all_the_work() -> None:
+    everybody = endpoints(3)
+    for endpoint in everybody:
+        endpoint.start_slowly(0.0)
+    picked = Counter(picks(Rotation().build(everybody, random.Random(1)), 300))
+    assert max(picked.values()) - min(picked.values()) <= 2
+
+
+def test_the_turns_of_those_who_are_out_go_to_all_and_not_to_their_equals() -> None:
+    everybody = endpoints([1, 1, 1, 1, 4, 4])
+    for endpoint in everybody[1:4]:
+        endpoint.breaker.eject(0.0, random.Random(1))
+    picked = Counter(picks(Rotation().build(everybody, random.Random(1)), 900))
+    assert abs(picked["digits-1"] - 100) <= 2
+    assert abs(picked["digits-5"] - 400) <= 2
+
+
+def test_a_look_at_who_is_next_takes_no_turn() -> None:
+    picker = Rotation().build(endpoints([3, 1, 2]), random.Random(4))
+    seen = [(picker.peek(ANY, 0.0), picker.peek(ANY, 0.0), picker.pick(ANY, 0.0)) for _ in range(60)]
+    assert all(first is second is third for first, second, third in seen)
+    assert Counter(endpoint.name for *_, endpoint in seen) == {"digits-1": 30, "digits-2": 10, "digits-3": 20}
+
+
+def test_a_weight_that_changes_is_followed_from_the_next_list_on() -> None:
+    policy, everybody, rng = Rotation(), endpoints(3), random.Random(1)
+    picks(policy.build(everybody, rng), 10)
+    everybody[0].update(instance(1, weight=4))
+    assert abs(Counter(picks(policy.build(everybody, rng), 600))["digits-1"] - 400) <= 2
+
+
+class Counted(PickInfo, kw_only=True):
+    """Counts how often it is asked whether an endpoint may be had."""
+
+    asked: list[int]
+
+    def admits(self, endpoint: Endpoint, now: float) -> bool:
+        self.asked[0] += 1
+        return super().admits(endpoint, now)
+
+
+@pytest.mark.parametrize("weights", [[1] * 1000, [1, 2, 3, 4] * 250])
+def test_a_pick_looks_at_one_endpoint_however_many_there_are(weights: list[int]) -> None:
+    picker, info = Rotation().build(endpoints(weights), random.Random(1)), Counted(asked=[0])
+    for _ in range(500):
+        picker.pick(info, 0.0)
+    assert info.asked[0] == 500
+
+
+def test_who_is_out_is_looked_at_no_more_often_than_it_would_have_turns() -> None:
+    everybody = endpoints([1] * 500 + [2] * 500)
+    for endpoint in everybody[:500]:
+        endpoint.breaker.eject(0.0, random.Random(1))
+    picker, info = Rotation().build(everybody, random.Random(1)), Counted(asked=[0])
+    for _ in range(3000):
+        picker.pick(info, 0.0)
+    assert info.asked[0] <= 3000 * 2
