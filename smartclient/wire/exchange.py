@@ -23,6 +23,7 @@ from smartclient.wire.bodies import Bytes
 from smartclient.wire.head import fields, quoted
 from smartclient.wire.progress import Pool, Progress, Waits
 
+OLDEST = (3, 11)  # before, the pool did not keep to the time for making a connection
 ORIGINS = 4096  # nodes whose first half of a request is kept, about 1.3 kB each
 
 
@@ -45,13 +46,14 @@ class Exchange:
     def of(cls, session: aiohttp.ClientSession, pool: Pool) -> Self | None:
         """Return the short way, None where this aiohttp has none."""
         try:
+            major, minor = map(int, aiohttp.__version__.split(".")[:2])
             known = inspect.signature(ResponseHandler.set_response_params).parameters
             made = cls(session, pool)
-            origin = made._origin("http://127.0.0.1")
-            fits = {"skip_payload", "read_until_eof"} <= set(known) and "Host" in origin.headers
+            named = "Host" in made._origin("http://127.0.0.1").headers
         except (AttributeError, TypeError, ValueError):
             return None
-        return made if fits else None
+        fits = (major, minor) >= OLDEST and {"skip_payload", "read_until_eof"} <= set(known)
+        return made if fits and named else None
 
     async def send(
         self,

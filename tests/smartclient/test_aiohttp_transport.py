@@ -5,6 +5,7 @@ import socket
 from collections import Counter
 from collections.abc import Callable
 
+import aiohttp
 import pytest
 from aiohttp import web
 
@@ -122,12 +123,15 @@ async def test_there_is_a_short_way_with_the_aiohttp_installed_here(fleet) -> No
     await made.close()
 
 
-@pytest.mark.parametrize("missing", ["ClientRequest", "ResponseHandler"])
+@pytest.mark.parametrize("change", ["ClientRequest", "ResponseHandler", "version"])
 async def test_where_aiohttp_is_made_otherwise_the_session_sends(
-    fleet, monkeypatch: pytest.MonkeyPatch, missing: str
+    fleet, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     [node] = await fleet(1)
-    monkeypatch.setattr(exchange, missing, object)
+    if change == "version":
+        monkeypatch.setattr(aiohttp, "__version__", "3.10.11")
+    else:
+        monkeypatch.setattr(exchange, change, object)
     made = AiohttpTransport(connect_within=1.0)
     assert (await send(made, node.port)).status == 200
     assert made._exchange is None
