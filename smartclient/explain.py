@@ -92,7 +92,9 @@ def _why(policy: str, rows: Sequence[Row]) -> str:
 
 
 def _standing(rows: Sequence[Row]) -> str:
-    return f"{sum(row['may'] for row in rows)} of {len(rows)} nodes stood to choose"
+    panic = any(row["may"] and row["state"] in {"cooling", "ejected"} for row in rows)
+    why = ", for too few are well (panic)" if panic else ""
+    return f"{sum(row['may'] for row in rows)} of {len(rows)} nodes stood to choose{why}"
 
 
 def _table(rows: Sequence[Row]) -> Iterator[str]:

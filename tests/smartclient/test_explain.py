@@ -140,16 +140,22 @@ async def test_the_words_show_state_scores_and_when_an_ejected_node_may_return(
     assert "ejected, to be tried again in" in last
 
 
-async def test_a_lone_node_and_one_taken_although_it_is_ejected_are_explained(clock: ManualClock) -> None:
-    async with client_of(clock, "rotation", instance(1)) as client:
-        transport_of(client).script("127.0.0.1:9001", DEAD, DEAD, DEAD, Reply())
+async def test_a_lone_node_needs_no_more_reason(clock: ManualClock) -> None:
+    async with client_of(clock, "p2c", instance(1)) as client:
+        with client.choices() as choices:
+            await client.get("/")
+        assert choices[0]["why"] == "no other one stood to choose"
+
+
+async def test_when_all_were_tried_one_is_tried_again(clock: ManualClock) -> None:
+    async with client_of(clock, "rotation", instance(1), instance(2)) as client:
+        for number in (1, 2):
+            transport_of(client).script(f"127.0.0.1:900{number}", DEAD)
         with client.choices() as choices:
             call = asyncio.ensure_future(client.get("/"))
             await clock.advance(5.0)
             await asyncio.gather(call, return_exceptions=True)
-            await client.get("/")
-        assert choices[0]["why"] == "no other one stood to choose"
-        assert choices[-1]["why"].startswith("ejected, but")
+        assert [choice["why"].partition(",")[0] for choice in choices][2] == "tried already"
 
 
 async def test_a_large_fleet_is_cut_short_and_names_cannot_reach_the_terminal(clock: ManualClock) -> None:
