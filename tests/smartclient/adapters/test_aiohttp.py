@@ -341,21 +341,17 @@ async def test_a_mistake_in_the_program_is_raised_as_it_is(through) -> None:
 
 
 async def test_nodes_are_asked_for_their_load_beside_the_sessions_own_requests(fleet) -> None:
-    def handler(wait: float) -> object:
-        async def handle(request: web.Request) -> web.Response:
-            if request.path == "/load":
-                return web.json_response({"wait_ms": wait, "inflight": 1})
-            return web.json_response({"node": request.url.port})
+    asked = []
 
-        return handle
+    async def handler(request: web.Request) -> web.Response:
+        asked.append((request.path, request.host))
+        return web.json_response({"wait_ms": 1.0, "inflight": 1, "node": "digits"})
 
-    [busy] = await fleet(1, handler(500.0))
-    [idle] = await fleet(1, handler(1.0))
-    meta = {"load": "/load"}
-    directory = ScriptedDirectory([instance(1, port=busy.port, meta=meta), instance(2, port=idle.port, meta=meta)])
+    nodes = await fleet(2, handler)
+    directory = ScriptedDirectory([instance(n, port=node.port, meta={"load": "/load"}) for n, node in enumerate(nodes)])
     async with SmartMiddleware(directory) as smart, aiohttp.ClientSession(middlewares=(smart,)) as session:
-        for _ in range(8):
+        for _ in range(4):
             await ask(session, data=b"png")
-        probes = client_behind(session).snapshot()["calls"]["probes"]
-    assert probes > 0
-    assert len(idle.seen) > len(busy.seen)
+        assert client_behind(session).snapshot()["calls"]["probes"] >= 2
+    assert asked.count(("/classify", "digits.service.consul")) == 4
+    assert {("/load", node.address) for node in nodes} <= set(asked)
