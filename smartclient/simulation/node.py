@@ -121,8 +121,10 @@ class Node:
         now = self._timeline.now
         return LoadReport(at=now + self._delay, wait=self.wait(now), in_flight=len(self._queue) + len(self._running))
 
-    def report(self, now: float) -> LoadReport:
-        """What an answer's header tells, as the client reads it one delay later."""
+    def report(self, now: float) -> LoadReport | None:
+        """What an answer's header tells, if anything, as the client reads it one delay later."""
+        if self.spec.tells == "nothing":
+            return None
         busy = len(self._running) / self.spec.slots
         return LoadReport(
             at=now + self._delay,

@@ -6,7 +6,7 @@ notices that a node no longer reports.
 """
 
 import math
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -60,7 +60,8 @@ class Nodes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """``count`` nodes that are alike.
 
     ``speed``: 2 serves a request in half its time. ``slots``: requests served at once. ``queue_limit``: it answers 503
-    to what would wait longer than that (``twostep node --queue-limit-ms``).
+    to what would wait longer than that (``twostep node --queue-limit-ms``). ``tells``: how busy it is, when it is
+    ``asked`` and with its answers, as ``twostep node`` does; with its ``answers`` only, as vLLM does; ``nothing``.
     """
 
     count: Count = 1
@@ -70,6 +71,7 @@ class Nodes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     zone: str = ""
     version: str = ""
     queue_limit: Positive = 2.0
+    tells: Literal["asked", "answers", "nothing"] = "asked"
     faults: tuple[Fault, ...] = ()
 
 

@@ -177,7 +177,7 @@ def _nodes(scenario: Scenario, timeline: Timeline) -> Mapping[str, Node]:
                 zone=spec.zone,
                 version=spec.version,
                 weight=spec.weight,
-                meta={META: "/load"},
+                meta={META: "/load"} if spec.tells == "asked" else {},
             )
             nodes[instance.id] = Node(instance, spec, timeline, mean=scenario.service.mean, delay=scenario.delay)
     return nodes

@@ -68,6 +68,25 @@ def test_clients_of_a_zone_stay_in_it_where_that_is_the_policy() -> None:
         assert zones == {"a" if number < 4 else "b"}
 
 
+def test_what_nodes_do_not_tell_is_of_no_use_to_anybody() -> None:
+    told, silent = (
+        Scenario(nodes=(Nodes(count=6, tells=tells),), clients=Clients(count=20, load=0.7), requests=3000)
+        for tells in ("asked", "nothing")
+    )
+    assert simulate(told, "probed", named, seed=1).p99_ms < 0.7 * simulate(silent, "probed", named, seed=1).p99_ms
+    assert simulate(silent, "probed", named, seed=1) == simulate(silent, "rotation_p2c", named, seed=1)
+
+
+def test_a_header_alone_is_heard_too() -> None:
+    scenario = Scenario(nodes=(Nodes(count=3, tells="answers"),), clients=Clients(load=0.5), requests=200)
+    world = World(scenario, "probed", named, Workload(scenario, random.Random(1)), seed=1)
+    world.run()
+    for endpoint in world.clients[0].balancer.endpoints:
+        assert endpoint.report is not None
+        assert endpoint.report.utilization is not None
+        assert not endpoint.probe_latency.value  # nobody was asked
+
+
 def test_nothing_is_left_over_at_the_end() -> None:
     """Every attempt was released, by whatever way its call ended."""
     for name in ("one-hung", "flapping", "rolling-deploy"):
