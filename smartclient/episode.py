@@ -30,12 +30,12 @@ class Episode:
         if not self._told and now >= self._quiet_until:
             self._told = True
             facts = {"service": self._service, "cause": cause}
-            self._log.warning(f"%(service)s: {self._begins} (%(cause)s)", facts, extra=facts)
+            self._log.warning("%(service)s: %(what)s (%(cause)s)", facts | {"what": self._begins}, extra=facts)
 
     def over(self, now: float) -> None:
         """Note that it is not the case any more."""
         if self.since is not None and self._told:
             self._quiet_until = now + QUIET
             facts = {"service": self._service, "seconds": now - self.since}
-            self._log.info(f"%(service)s: {self._ends} after %(seconds).1f s", facts, extra=facts)
+            self._log.info("%(service)s: %(what)s after %(seconds).1f s", facts | {"what": self._ends}, extra=facts)
         self.since, self._told = None, False

@@ -3,7 +3,20 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-NOT_NEEDED = ["tensorflow", "keras", "numpy", "PIL", "jinja2", "aiohttp.web", "click", "rich", "registry.embedded"]
+NOT_NEEDED = [
+    "aiohttp.web",
+    "click",
+    "httpx",
+    "jinja2",
+    "keras",
+    "numpy",
+    "opentelemetry",
+    "PIL",
+    "prometheus_client",
+    "registry.embedded",
+    "rich",
+    "tensorflow",
+]
 
 
 def test_importing_the_sdk_loads_nothing_it_does_not_need() -> None:

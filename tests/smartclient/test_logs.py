@@ -105,7 +105,7 @@ async def test_no_line_holds_what_the_registry_keeps_beside_the_address(
 
 
 def episode() -> Episode:
-    return Episode(logging.getLogger("smartclient.test"), "digits", begins="it rains", ends="it is dry")
+    return Episode(logging.getLogger("smartclient.test"), "digits", begins="it rains 100%", ends="it is dry")
 
 
 def test_an_episode_is_told_once_however_often_it_is_seen(caplog: pytest.LogCaptureFixture) -> None:
@@ -115,7 +115,7 @@ def test_an_episode_is_told_once_however_often_it_is_seen(caplog: pytest.LogCapt
         rain.seen(1000.0 + second, "clouds")
     rain.over(1100.0)
     rain.over(1101.0)
-    assert said(caplog) == [("WARNING", "digits: it rains (clouds)"), ("INFO", "digits: it is dry after 100.0 s")]
+    assert said(caplog) == [("WARNING", "digits: it rains 100% (clouds)"), ("INFO", "digits: it is dry after 100.0 s")]
 
 
 def test_what_comes_and_goes_is_told_once_a_minute_at_most(caplog: pytest.LogCaptureFixture) -> None:
@@ -136,6 +136,6 @@ def test_what_began_in_the_quiet_time_and_goes_on_is_told_then(caplog: pytest.Lo
         rain.seen(1000.0 + second, "a front")
     rain.over(1120.0)
     assert [message for _, message in said(caplog)][2:] == [
-        "digits: it rains (a front)",
+        "digits: it rains 100% (a front)",
         "digits: it is dry after 115.0 s",
     ]
