@@ -15,12 +15,13 @@ from smartclient.errors import BadOption, NoEndpoints
 from smartclient.policies.hash_order import FEW, Circle, Rendezvous
 from smartclient.policies.hashing import hash_of
 from smartclient.policies.rotation import Rotation, RotationPicker
+from smartclient.policies.scores import least_request
 from smartclient.policies.weights import weight_of, weights_of
 from smartclient.policy import PickInfo
 
 FACTOR = 1.25
-WALK = 32  # full ones that are passed; when so many are full, it is the key's first that has to bear it
-RECOUNT = 16  # what is in flight is counted again every so many-th part of the list's length
+WALK = 64  # full ones that are passed; then one key has so much of the work that the least full of these has to do
+RECOUNT = 16  # endpoints looked at for each pick, on average, to know how much room there is
 
 
 class Hash:
@@ -42,42 +43,45 @@ class Hash:
 class HashPicker:
     """The picker."""
 
-    __slots__ = ("_endpoints", "_in_flight", "_order", "_picks", "_room", "_rotation")
+    __slots__ = ("_endpoints", "_factor", "_in_flight", "_order", "_picks", "_rotation", "_weight")
 
     def __init__(self, weights: Mapping[Endpoint, int], rotation: RotationPicker, factor: float) -> None:
         self._endpoints = tuple(weights)
         self._order = Rendezvous(weights) if len(weights) <= FEW else Circle(weights)
-        self._room = factor / sum(weights.values()) if weights else 0.0
         self._rotation = rotation
-        self._in_flight = 0
+        self._factor = factor
         self._picks = 0
+        self._in_flight = 0
+        self._weight = 0.0
 
     def pick(self, info: PickInfo, now: float) -> Endpoint:
         """See ``Picker``."""
         if not info.key:
             return self._rotation.pick(info, now)
-        room = self._room * self._count()
-        first: Endpoint | None = None
-        full = 0
+        room = self._room(info, now)
+        full: list[Endpoint] = []
         for endpoint in self._order.walk(hash_of(info.key)):
             if info.admits(endpoint, now):
                 if endpoint.in_flight < math.ceil(room * weight_of(endpoint, now)):
                     return endpoint
-                first = first or endpoint
-                full += 1
-                if full >= WALK:
+                full.append(endpoint)
+                if len(full) == WALK:
                     break
-        if first is None:
+        if not full:
             raise NoEndpoints("none of the endpoints may be picked now")
-        return first
+        return min(full, key=lambda endpoint: least_request(endpoint, now))
 
     def score(self, endpoint: Endpoint, now: float) -> None:
         """See ``Picker``: the order is the key's."""
 
-    def _count(self) -> int:
-        """Attempts in flight with this one; counted again now and then, for nobody tells a picker of their end."""
+    def _room(self, info: PickInfo, now: float) -> float:
+        """Attempts that an endpoint may have for each unit of its weight, this one included.
+
+        Attempts in flight, and the weight that may be had, are counted now and then: nobody tells a picker of changes.
+        """
         if self._picks % (len(self._endpoints) // RECOUNT + 1) == 0:
             self._in_flight = sum(endpoint.in_flight for endpoint in self._endpoints)
+            self._weight = sum(weight_of(each, now) for each in self._endpoints if info.admits(each, now))
         self._picks += 1
         self._in_flight += 1
-        return self._in_flight
+        return self._factor * self._in_flight / self._weight if self._weight else 0.0

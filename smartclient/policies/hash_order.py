@@ -1,9 +1,10 @@
 """In which order a key tries the endpoints: its own, and stable when the list changes.
 
 Up to ``FEW`` endpoints by weighted rendezvous hashing, whose shares are exact for any weights but which looks at
-everybody. Above by multi-probe consistent hashing (Appleton and O'Reilly, 2015): every endpoint has a point on a circle
-for each unit of its weight, a key has 21 places on it, and the point that follows one of them most closely has the key.
-21 places keep shares within some 10 %, with one point for most endpoints where a common ring needs hundreds.
+everybody. Above by multi-probe consistent hashing (Appleton and O'Reilly, 2015): endpoints have points on a circle, a
+key has places there, and the point that follows one of them most closely has the key. The paper takes one point and 21
+places, which bounds the largest share but leaves some with next to nothing; 8 of each keep all between 0.65 and 1.15
+times the fair share (100 endpoints, 100,000 keys), with a look-up of a few microseconds.
 """
 
 import heapq
@@ -12,11 +13,11 @@ from collections.abc import Iterator, Mapping
 from itertools import chain
 
 from smartclient.endpoint import Endpoint
-from smartclient.policies.hashing import MASK, distances, identity, mix
+from smartclient.policies.hashing import MASK, distances, hashes_of, identity, mix
 
-FEW = 64  # a rendezvous of so many takes some 30 µs, as long as an order on the circle takes with thousands
-PLACES = 21
-POINTS = 16  # of an endpoint at most, or nearly: larger weights are counted in units of a power of two
+FEW = 64  # which takes some 30 µs
+PLACES = 8
+UNITS = 16  # to which the largest weight is brought down, or nearly, by a power of two
 
 
 class Rendezvous:
@@ -37,19 +38,18 @@ class Rendezvous:
 
 
 class Circle:
-    """Points in their order and whose each is."""
+    """Points in their order and whose each is: eight for each unit of weight."""
 
     __slots__ = ("_owners", "_points")
 
     def __init__(self, weights: Mapping[Endpoint, int]) -> None:
-        unit = 1 << max(0, (max(weights.values()) // POINTS).bit_length() - 1)
-        points = []
+        unit = 1 << max(0, (max(weights.values()) // UNITS).bit_length() - 1)
+        owners: dict[int, Endpoint] = {}
         for endpoint, weight in weights.items():
-            node = identity(endpoint)
-            points += [(mix(node, number), node, endpoint) for number in range(max(1, round(weight / unit)))]
-        points.sort(key=lambda point: point[:2])
-        self._points = [point for point, _, _ in points]
-        self._owners = [endpoint for _, _, endpoint in points]
+            for number in range(max(1, round(weight / unit))):
+                owners.update(dict.fromkeys(hashes_of(*endpoint.key, number), endpoint))
+        self._points = sorted(owners)
+        self._owners = [owners[point] for point in self._points]
 
     def walk(self, key: int) -> Iterator[Endpoint]:
         """Yield everybody in the order of ``key``: the owners at its places, then those that follow on the circle."""
