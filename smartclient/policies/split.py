@@ -31,11 +31,14 @@ class Split:
 
     def build(self, endpoints: Sequence[Endpoint], rng: random.Random) -> "SplitPicker":
         """See ``Policy``."""
+        versions = list(self._versions.values())
         if not self._begun:
             # The first call goes anywhere, by the shares: else a client that makes one call would never see a canary.
             self._begun = True
-            first = rng.choices(list(self._versions.values()), [each.share for each in self._versions.values()])[0]
-            first.due = sum(each.share for each in self._versions.values())
+            first = rng.choices(versions, [version.share for version in versions])[0]
+            for version in versions:
+                version.due = -version.share
+            first.due += sum(version.share for version in versions)
         rest: list[Endpoint] = []
         members: dict[str, list[Endpoint]] = {name: [] for name in self._versions}
         for endpoint in endpoints:
