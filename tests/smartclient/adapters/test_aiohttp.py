@@ -1,15 +1,18 @@
 """An aiohttp session through the balancer: by its connector, and by a middleware."""
 
 import asyncio
+import hashlib
+import socket
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 
 import aiohttp
 import pytest
 from aiohttp import web
 
 from registry.testing import ScriptedDirectory, instance
+from smartclient import attempt
 from smartclient.adapters.aiohttp import SmartConnector, SmartMiddleware
 from smartclient.client import AsyncSmartClient
 from smartclient.errors import BadOption, CallFailed, NoEndpoints
@@ -48,6 +51,25 @@ def endpoint_behind(session: aiohttp.ClientSession, number: int = 0) -> dict[str
 def through(request):
     """Open a session either way; what holds for both is tested over both."""
     return request.param
+
+
+async def settle() -> None:
+    """Let what is due in the event loop happen."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+@contextmanager
+def swallowing() -> Iterator[int]:
+    """A port that takes no more connections and refuses none: its queue is full, and the kernel drops what comes."""
+    with socket.socket() as full, ExitStack() as others:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(4):
+            other = others.enter_context(socket.socket())
+            other.setblocking(False)
+            other.connect_ex(full.getsockname())
+        yield full.getsockname()[1]
 
 
 async def ask(session: aiohttp.ClientSession, method: str = "POST", path: str = "/classify", **options: object) -> str:
@@ -93,6 +115,21 @@ async def test_a_dead_node_costs_no_failed_call_and_is_soon_left_out(through, fl
     assert states[nodes[0].address] == "ejected"
 
 
+async def test_a_host_that_swallows_packets_costs_a_short_wait_only(through, fleet, at, monkeypatch) -> None:
+    monkeypatch.setattr(attempt, "CONNECT_TIMEOUT", 0.2)
+    with swallowing() as port:
+        async with through(at(port, *await fleet(1)), timeout=aiohttp.ClientTimeout(total=20)) as session:
+            assert [await ask(session, data=b"png") for _ in range(2)] == ["digits-1", "digits-1"]
+            assert client_behind(session).snapshot()["calls"]["retries"] > 0
+
+
+async def test_the_sessions_time_for_connecting_counts(at) -> None:
+    with swallowing() as port:
+        async with by_connector(at(port), timeout=aiohttp.ClientTimeout(connect=0.2)) as session:
+            with pytest.raises(aiohttp.ConnectionTimeoutError):
+                await ask(session)
+
+
 async def test_other_hosts_are_left_alone(through, fleet, at) -> None:
     [node, other] = await fleet(2)
     async with through(at(node)) as session, session.get(f"http://{other.address}/") as response:
@@ -131,14 +168,16 @@ async def test_large_bodies_stream_both_ways(through, fleet, at, big) -> None:
 async def test_a_node_is_busy_until_its_answer_is_read_or_dropped(through, fleet, at, big) -> None:
     [node] = await fleet(1, big.streaming)
     async with through(at(node)) as session:
-        async with session.get(f"{URL}/?send=1000000") as response:
+        async with session.get(f"{URL}/?send=10000000") as response:
+            await settle()
             assert endpoint_behind(session)["in_flight"] == 1
             await response.read()
-        await asyncio.sleep(0)
+        await settle()
         assert endpoint_behind(session)["in_flight"] == 0
-        async with session.get(f"{URL}/?send=1000000"):
+        async with session.get(f"{URL}/?send=10000000"):
+            await settle()
             assert endpoint_behind(session)["in_flight"] == 1
-        await asyncio.sleep(0)
+        await settle()
         assert endpoint_behind(session)["in_flight"] == 0
 
 
@@ -173,7 +212,7 @@ async def test_cancelling_leaves_nothing_behind(through, fleet, at) -> None:
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
-        await asyncio.sleep(0)
+        await settle()
         assert endpoint_behind(session)["in_flight"] == 0
         assert not session.connector._acquired
 
@@ -262,6 +301,42 @@ async def test_an_answer_of_503_is_tried_elsewhere_when_that_is_safe(fleet, at) 
     async with by_middleware(at(bad)) as session, session.post(URL) as response:
         assert (response.status, await response.text()) == (503, "busy")
     assert {each["x-envoy-attempt-count"] for each in good.seen} >= {"2"}
+
+
+async def test_an_answer_that_is_not_wanted_is_let_go(fleet, at) -> None:
+    async def busy(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(status=503, headers={"Retry-After": "30"})
+        await response.prepare(request)
+        await response.write(b"not all of it")
+        await asyncio.sleep(60)
+        return response
+
+    [bad] = await fleet(1, busy)
+    [good] = await fleet(1)
+    async with by_middleware(at(bad, good)) as session:  # another node answers
+        assert [await ask(session, "GET") for _ in range(2)] == ["digits-2", "digits-2"]
+        await settle()
+        assert not session.connector._acquired
+    async with by_middleware(at(bad)) as session:  # the time is up before it may be asked again
+        with pytest.raises(TimeoutError):
+            await ask(session, "GET", timeout=QUICK)
+        await settle()
+        assert not session.connector._acquired
+
+
+async def test_a_large_file_is_sent_whole_after_a_node_that_did_not_want_it(fleet, at, tmp_path) -> None:
+    async def busy(request: web.Request) -> web.Response:
+        return web.Response(status=503, text="busy")
+
+    async def handler(request: web.Request) -> web.Response:
+        return web.json_response({"node": hashlib.sha256(await request.read()).hexdigest()})
+
+    content = b"".join(number.to_bytes(4, "big") for number in range(1 << 21))
+    (tmp_path / "image").write_bytes(content)
+    async with by_middleware(at(*await fleet(1, busy), *await fleet(1, handler)), idempotent=True) as session:
+        for _ in range(2):
+            with (tmp_path / "image").open("rb") as image:
+                assert await ask(session, data=image) == hashlib.sha256(content).hexdigest()
 
 
 async def test_a_file_is_sent_whole_at_every_attempt(fleet, raw_server, cutting, at, tmp_path) -> None:
