@@ -16,7 +16,8 @@ from smartclient.adapters.aiohttp import SmartMiddleware
 
 async def classify(session: aiohttp.ClientSession, url: str, path: Path) -> str:
     """Return one line about an image."""
-    async with session.post(url, data=path.read_bytes()) as response:
+    image = await asyncio.to_thread(path.read_bytes)
+    async with session.post(url, data=image) as response:
         response.raise_for_status()
         answer = await response.json()
     best = answer["results"][0]["predictions"][0]

@@ -238,7 +238,7 @@ async def test_what_may_be_repeated_is(raw_server, cutting, fleet, at, tmp_path:
 @pytest.mark.parametrize("timeout", [0.2, (60, 0.2), urllib3.Timeout(connect=60, read=0.2)])
 async def test_the_read_timeout_is_the_calls(fleet, at, timeout: object) -> None:
     async with Through(at(*await fleet(1, hang))) as through:
-        with pytest.raises(requests.ReadTimeout, match=r"no answer within 0\.2 s") as raised:
+        with pytest.raises(requests.ReadTimeout, match=r"got no answer within its 0\.[12]") as raised:
             await through.run(lambda session: session.get(URL, timeout=timeout))
     assert isinstance(raised.value.__cause__, DeadlineExceeded)
 
@@ -267,7 +267,7 @@ async def test_an_answer_that_stops_coming_is_what_requests_makes_of_it(raw_serv
         await reader.read()
 
     async with Through(at(await raw_server(stopping))) as through:
-        with pytest.raises(requests.ConnectionError, match=r"no answer within 0\.2 s"):
+        with pytest.raises(requests.ConnectionError, match=r"no answer within 0\.[12]"):
             await through.run(lambda session: session.get(URL, timeout=0.2))
 
 
