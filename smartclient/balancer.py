@@ -22,6 +22,7 @@ from registry.model import Health, Instance, Snapshot
 from registry.timing import Clock
 from smartclient.breaker import EjectionRule, Reach
 from smartclient.endpoint import Endpoint, Key, Lease, SlowStart, key_of
+from smartclient.episode import Episode
 from smartclient.errors import NoEndpoints, ServiceUnknown
 from smartclient.policy import ANY, AskingPicker, Picker, PickInfo, Policy
 from smartclient.stats import NEUTRAL, Outcome
@@ -69,6 +70,9 @@ class Balancer:
         self._troubled: set[Endpoint] = set()  # whose breaker has something to say; the others need no look
         self._reach = Reach.WELL
         self._reach_until = 0.0
+        self._panicking = Episode(
+            log, service, begins="panic: too few nodes are well, so others are used as well", ends="the panic is over"
+        )
         self._health: Counter[Health] = Counter()
 
     @property
@@ -106,6 +110,7 @@ class Balancer:
         self._endpoints = endpoints
         self._troubled = {endpoint for endpoint in endpoints.values() if not endpoint.breaker.calm}
         self._reach_until = now
+        self._panic(now)
         if before != {key: endpoint.instance for key, endpoint in endpoints.items()}:
             self._build()
 
@@ -170,6 +175,8 @@ class Balancer:
     def explain(self, info: PickInfo = ANY) -> list[dict[str, Any]]:
         """Return every endpoint's state with ``may`` (it stands to choose), ``why`` not, and its ``score``."""
         now = self._clock.monotonic()
+        if self._troubled and (reach := self._panic(now)) is not info.reach:
+            info = _reaching(info, reach)
         rows = []
         for endpoint in self._endpoints.values():
             may = info.admits(endpoint, now)
@@ -205,6 +212,10 @@ class Balancer:
             self._troubled = {endpoint for endpoint in self._troubled if not endpoint.breaker.calm}
             self._reach = self._reach_now(now)
             self._reach_until = now + PANIC_STANDS
+            if self._reach is not Reach.WELL:
+                self._panicking.seen(now, f"{len(self._troubled)} of {len(self._endpoints)} in trouble")
+            elif self._panicking.since is not None:
+                self._panicking.over(now)
         return self._reach
 
     def _reach_now(self, now: float) -> Reach:

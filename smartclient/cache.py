@@ -7,6 +7,7 @@ the balancer's decision, and an error can say what was seen.
 """
 
 import asyncio
+import logging
 import random
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,13 @@ from registry.directory import Directory, Watch
 from registry.errors import RegistryError
 from registry.model import Snapshot
 from registry.timing import Backoff, Clock
+from registry.wording import printable
+from smartclient.episode import Episode
 from smartclient.errors import RegistryGone, RegistryRefused
+
+log = logging.getLogger(__name__)
+
+MINDED = 5.0  # seconds between looks at whether the registry answers; shorter outages are nobody's concern
 
 
 class DiscoveryCache:
@@ -39,7 +46,12 @@ class DiscoveryCache:
         self._seen_at = 0.0
         self._loading: asyncio.Task[Snapshot] | None = None
         self._following: asyncio.Task[None] | None = None
+        self._minding: asyncio.Task[None] | None = None
         self._watch: Watch | None = None
+        source = directory.source
+        self._lost = Episode(
+            log, service, begins=f"{source} is lost, its last list stands", ends=f"{source} answers again"
+        )
 
     async def load(self) -> Snapshot:
         """Return the list, asking for it when there is none; callers at the same time share one question.
@@ -60,6 +72,7 @@ class DiscoveryCache:
         self._take(snapshot)
         if self._following is None:
             self._following = asyncio.create_task(self._follow(), name=f"watch {self._service}")
+            self._minding = asyncio.create_task(self._mind(), name=f"mind {self._service}")
         return snapshot
 
     async def _follow(self) -> None:
@@ -78,6 +91,18 @@ class DiscoveryCache:
                 return  # the directory was closed
             finally:
                 await self._watch.aclose()
+
+    async def _mind(self) -> None:
+        """Tell when the registry is lost and when it is back: a watch waits outages out without a word."""
+        while True:
+            await self._clock.sleep(MINDED)
+            if self._watch is None:
+                continue
+            status, now = self._watch.status(), self._clock.monotonic()
+            if status.live:
+                self._lost.over(now)
+            elif status.last_error:
+                self._lost.seen(now, printable(status.last_error))
 
     def _take(self, snapshot: Snapshot) -> None:
         self.current = snapshot
@@ -102,7 +127,8 @@ class DiscoveryCache:
 
     async def close(self) -> None:
         """End the watch; the directory stays open, for it may be shared."""
-        tasks = [task for task in (self._loading, self._following) if task is not None and not task.done()]
+        started = (self._loading, self._following, self._minding)
+        tasks = [task for task in started if task is not None and not task.done()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

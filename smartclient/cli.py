@@ -18,10 +18,10 @@ from typing import Any, Self
 import click
 
 from registry.timing import Clock, SystemClock
-from smartclient.client import AsyncSmartClient, Classified
+from smartclient.client import AsyncSmartClient
 from smartclient.errors import BadInput, ClientError
 from smartclient.explain import Explanation, told
-from smartclient.inference import Classification
+from smartclient.inference import Classification, Classified
 from smartclient.many import from_blocking
 from smartclient.paths import EXTENSIONS, find_images, read_lines, shown
 from smartclient.policies.select import DEFAULT, names

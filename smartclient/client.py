@@ -10,8 +10,7 @@ import os
 import random
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
-from urllib.parse import urlencode
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import msgspec
 
@@ -23,7 +22,6 @@ from smartclient import inference, tensors
 from smartclient.aiohttp_transport import AiohttpTransport
 from smartclient.attempt import CONNECT_TIMEOUT, Sender
 from smartclient.balancer import Balancer
-from smartclient.bodies import Data, body_of
 from smartclient.breaker import EjectionRule
 from smartclient.cache import DiscoveryCache
 from smartclient.call import Caller, Done, Limits
@@ -31,9 +29,10 @@ from smartclient.endpoint import SlowStart
 from smartclient.errors import BadInput, BadOption, ClientClosed, ClientError, RegistryGone
 from smartclient.explain import Explanation, looking_on, unused
 from smartclient.hedge import HedgeRule
-from smartclient.inference import Classification, Image
+from smartclient.inference import Classification, Classified, Image
 from smartclient.many import in_parallel
 from smartclient.metadata import InputNames
+from smartclient.options import RequestOptions, request_of
 from smartclient.policies.select import DEFAULT, named
 from smartclient.policy import ANY, PickInfo, Policy
 from smartclient.response import Response, StreamedResponse
@@ -46,14 +45,6 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 
-class Classified(msgspec.Struct, frozen=True, kw_only=True):
-    """One image of ``classify_many``: its result, or the error it failed with."""
-
-    image: Image
-    result: Classification | None = None
-    error: ClientError | None = None
-
-
 class Parts(msgspec.Struct, frozen=True):
     """The live objects of one client, for whoever shows them (``smartclient.metrics``): to be read, from any thread."""
 
@@ -62,47 +53,6 @@ class Parts(msgspec.Struct, frozen=True):
     balancer: Balancer
     sender: Sender
     caller: Caller
-
-
-class ClientOptions(TypedDict, total=False):
-    """Keyword options of both clients; see ``AsyncSmartClient``."""
-
-    policy: str | Policy
-    timeout: float
-    attempts: int
-    hedge: HedgeRule | bool
-    throttle: bool
-    ejection: EjectionRule | None
-    slow_start: SlowStart | None
-    tracing: bool | None
-    cache_dir: str | os.PathLike[str] | None
-    transport: Transport | None
-    clock: Clock | None
-    rng: random.Random | None
-
-
-class RequestOptions(TypedDict, total=False):
-    """Keyword options of ``request``, ``stream``, ``get`` and ``post``; see ``AsyncSmartClient.request``."""
-
-    params: Mapping[str, str | int | float] | None
-    headers: Mapping[str, str] | None
-    data: Data
-    json: Any
-    timeout: float | None
-    idempotent: bool | None
-    key: str
-
-
-class PredictOptions(TypedDict, total=False):
-    """Keyword options of ``predict``; see ``AsyncSmartClient.predict``."""
-
-    model: str
-    version: str
-    outputs: Sequence[str] | None
-    parameters: Mapping[str, Any] | None
-    binary: bool
-    timeout: float | None
-    key: str
 
 
 class AsyncSmartClient:
@@ -261,7 +211,7 @@ class AsyncSmartClient:
         not followed. Raises ``NoEndpoints``, ``CallFailed`` with every attempt when no node answered,
         ``DeadlineExceeded``, ``Throttled``, and on first use ``RegistryGone`` or ``RegistryRefused``.
         """
-        request = _request(method, path, options)
+        request = request_of(method, path, options)
         done = await self._call(
             request, options.get("timeout"), idempotent=options.get("idempotent"), key=options.get("key", "")
         )
@@ -276,7 +226,7 @@ class AsyncSmartClient:
         ``async with client.stream("GET", "/log") as reply: async for piece in reply: ...``. ``timeout`` is for the head
         of the answer, and again for each piece. The node counts as busy with it until the block ends.
         """
-        request = _request(method, path, options)
+        request = request_of(method, path, options)
         done = await self._call(
             request,
             options.get("timeout"),
@@ -371,7 +321,9 @@ class AsyncSmartClient:
         if seconds <= 0:
             raise BadOption(f"timeout={seconds}: it must be above 0")
         if self._cache.current is None or self._closed:
+            begun = self._clock.monotonic()
             await self._listed(seconds)
+            seconds = max(0.001, seconds - (self._clock.monotonic() - begun))
         return await self._caller.call(request, within=seconds, idempotent=idempotent, key=key, stream=stream)
 
     async def _listed(self, seconds: float) -> None:
@@ -396,23 +348,3 @@ def _directory(
         return connect(registry, clock=clock, rng=rng, cache=cache_dir)
     except RegistryError as error:
         raise BadOption(str(error)) from error
-
-
-def _request(method: str, path: str, options: RequestOptions) -> Request:
-    target = path if path.startswith("/") else f"/{path}"
-    if params := options.get("params"):
-        target += ("&" if "?" in target else "?") + urlencode(params)
-    headers, data = options.get("headers") or {}, options.get("data")
-    if (value := options.get("json")) is not None:
-        if data is not None:
-            raise BadOption("give data or json, not both")
-        data = _to_json(value)
-        headers = {"Content-Type": "application/json", **headers}
-    return Request(method=method.upper(), target=target, headers=headers, body=body_of(data))
-
-
-def _to_json(value: Any) -> bytes:
-    try:
-        return msgspec.json.encode(value)
-    except (TypeError, ValueError) as error:
-        raise BadOption(f"json cannot be encoded: {error}") from error

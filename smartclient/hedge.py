@@ -2,8 +2,8 @@
 
 Off unless asked for, because it costs the fleet work that is thrown away. The delay is a high quantile of this
 client's own latencies of the last minute, so about one call in twenty is hedged at the 95th percentile, and never
-before there are enough samples to know it (J. Dean and L. A. Barroso, "The Tail at Scale", CACM 2013). The budget bounds the
-extra work when everything turns slow at once: a share of the calls of the last ten seconds, with no reserve.
+before there are enough samples to know it (J. Dean and L. A. Barroso, "The Tail at Scale", CACM 2013). The budget
+bounds the extra work when everything turns slow at once: a share of the calls of the last ten seconds, no reserve.
 """
 
 import msgspec

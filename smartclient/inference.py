@@ -12,7 +12,7 @@ from typing import Protocol
 import msgspec
 
 from smartclient.call import Done
-from smartclient.errors import BadInput, BadOption
+from smartclient.errors import BadInput, BadOption, ClientError
 from smartclient.refusals import UNREADABLE, foreign, refused
 from smartclient.transport import Request
 
@@ -51,6 +51,14 @@ class Classification(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     milliseconds: float
     attempts: int
+
+
+class Classified(msgspec.Struct, frozen=True, kw_only=True):
+    """One image of ``classify_many``: its result, or the error it failed with."""
+
+    image: Image
+    result: Classification | None = None
+    error: ClientError | None = None
 
 
 class _Result(msgspec.Struct):

@@ -16,10 +16,11 @@ from contextlib import AsyncExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from registry.directory import Directory
-from smartclient.client import AsyncSmartClient, Classified, ClientOptions, Parts, PredictOptions, RequestOptions
+from smartclient.client import AsyncSmartClient, Parts
 from smartclient.errors import ClientClosed
-from smartclient.inference import Classification, Image
+from smartclient.inference import Classification, Classified, Image
 from smartclient.many import from_blocking
+from smartclient.options import ClientOptions, PredictOptions, RequestOptions
 from smartclient.response import Response, StreamedResponse
 from smartclient.tensors import Tensors
 from smartclient.transport import File

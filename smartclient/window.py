@@ -4,7 +4,10 @@ SECONDS = 10
 
 
 class Window:
-    """A sliding count. Adding and asking cost the same however much is counted; ``now`` is in monotonic seconds."""
+    """A sliding count. Adding and asking cost the same however much is counted; ``now`` is in monotonic seconds.
+
+    Asking changes nothing, so that any thread may.
+    """
 
     __slots__ = ("_second", "_slots", "_total")
 
@@ -23,10 +26,12 @@ class Window:
 
     def total(self, now: float) -> int:
         """What the last ten seconds hold."""
-        second = int(now)
-        if second != self._second:
-            self._turn_to(second)
-        return self._total
+        passed = int(now) - self._second
+        if passed <= 0:
+            return self._total
+        if passed >= SECONDS:
+            return 0
+        return self._total - sum(self._slots[(self._second + 1 + slot) % SECONDS] for slot in range(passed))
 
     def _turn_to(self, second: int) -> None:
         for passed in range(self._second + 1, min(second, self._second + SECONDS) + 1):

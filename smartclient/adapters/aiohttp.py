@@ -32,8 +32,9 @@ from registry.directory import Directory
 from smartclient.adapters.aiohttp_errands import Connecting, Exchange, Handler
 from smartclient.adapters.borrowed import Errands
 from smartclient.adapters.trouble import Trouble, trouble_of
-from smartclient.client import AsyncSmartClient, ClientOptions
+from smartclient.client import AsyncSmartClient
 from smartclient.errors import BadOption, ClientError
+from smartclient.options import ClientOptions
 
 
 class SmartConnector(aiohttp.TCPConnector):

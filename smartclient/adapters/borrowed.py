@@ -16,8 +16,9 @@ from smartclient.adapters.calls import UNLIMITED
 from smartclient.adapters.services import Services
 from smartclient.aiohttp_transport import AiohttpTransport
 from smartclient.attempt import CONNECT_TIMEOUT
-from smartclient.client import AsyncSmartClient, ClientOptions
+from smartclient.client import AsyncSmartClient
 from smartclient.errors import BadOption
+from smartclient.options import ClientOptions
 from smartclient.transport import Answer, Request
 from smartclient.wire.progress import FAILURES, Progress
 
@@ -105,7 +106,7 @@ class Errands:
 
     async def close(self) -> None:
         """Close the clients."""
-        await asyncio.gather(*self._ending)
+        await asyncio.gather(*self._ending, return_exceptions=True)
         for client in self._services.take():
             await client.close()
         while self._transports:

@@ -17,9 +17,9 @@ from registry.directory import Directory
 from smartclient.adapters.calls import received, sendable, within
 from smartclient.adapters.services import Services
 from smartclient.adapters.trouble import Trouble, trouble_of
-from smartclient.bodies import Data
-from smartclient.client import AsyncSmartClient, ClientOptions, RequestOptions
+from smartclient.client import AsyncSmartClient
 from smartclient.errors import BadOption, ClientClosed, ClientError
+from smartclient.options import ClientOptions, Data, RequestOptions
 from smartclient.response import StreamedResponse
 from smartclient.sync import BlockingStream, SmartClient
 

@@ -21,9 +21,8 @@ from registry.directory import Directory
 from smartclient.adapters.calls import received, sendable, within
 from smartclient.adapters.services import Services
 from smartclient.adapters.trouble import Trouble, trouble_of
-from smartclient.bodies import Data
-from smartclient.client import ClientOptions
 from smartclient.errors import BadOption, ClientClosed, ClientError
+from smartclient.options import ClientOptions, Data
 from smartclient.sync import BlockingStream, SmartClient
 
 try:
@@ -161,8 +160,9 @@ def _mapped(request: requests.PreparedRequest) -> Iterator[None]:
 def _answer(reply: BlockingStream, body: _Body, method: str | None) -> urllib3.HTTPResponse:
     return urllib3.HTTPResponse(
         body=body,
-        headers=urllib3.HTTPHeaderDict(received(reply.headers)),
+        headers=cast("Any", received(reply.headers)),  # pairs, as a name may come twice
         status=reply.status,
+        version=11,
         reason=responses.get(reply.status, ""),
         preload_content=False,
         decode_content=False,

@@ -260,13 +260,30 @@ async def test_a_lone_node_that_restarts_is_asked_again(clock: ManualClock) -> N
 async def test_a_sleep_that_took_too_long_ends_the_call_without_another_attempt() -> None:
     class Sluggish(ManualClock):
         async def sleep(self, seconds: float) -> None:
-            self._now += 60.0
+            if seconds >= 1.0:  # not the pause between two attempts
+                await super().sleep(seconds)
+            else:
+                self._now += 60.0
 
     world = World(Sluggish(), nodes=1)
     world.all(DEAD)
     with pytest.raises(DeadlineExceeded):
         await world.client.get("/", timeout=5.0)
     assert len(world.asked) == 1
+    await world.client.close()
+
+
+async def test_the_first_look_up_and_the_call_share_one_deadline(clock: ManualClock) -> None:
+    world = World(clock)
+    lookup = world.directory.lookup
+
+    async def slow(*arguments: object, **options: object) -> object:
+        await clock.sleep(3.0)
+        return await lookup(*arguments, **options)
+
+    world.directory.lookup = slow
+    await world.get(10.0, timeout=5.0)
+    assert world.transport.sent[0].within == pytest.approx(2.0, abs=0.2)
     await world.client.close()
 
 

@@ -158,6 +158,16 @@ async def test_when_all_were_tried_one_is_tried_again(clock: ManualClock) -> Non
         assert [choice["why"].partition(",")[0] for choice in choices][2] == "tried already"
 
 
+async def test_in_panic_all_stand_to_choose(clock: ManualClock) -> None:
+    async with client_of(clock, "rotation") as client:
+        for number in (1, 2, 3):
+            transport_of(client).script(f"127.0.0.1:900{number}", Reply(status=429))
+        await asyncio.gather(*(client.post("/") for _ in range(6)))
+        assert {row["state"] for row in client.explain()["endpoints"]} == {"cooling"}
+        [head, *_] = told(client.explain() | {"choices": []})
+        assert head.startswith("policy rotation: 3 of 3 nodes stood to choose, for too few are well (panic)")
+
+
 async def test_a_large_fleet_is_cut_short_and_names_cannot_reach_the_terminal(clock: ManualClock) -> None:
     nodes = [instance(number, id=f"n{number}\x1b[2J") for number in range(1, 41)]
     async with client_of(clock, "rotation", *nodes) as client:

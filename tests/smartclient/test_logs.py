@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from registry.errors import RegistryUnavailable
 from registry.testing import ManualClock, ScriptedDirectory, instance
 from smartclient import AsyncSmartClient
 from smartclient.episode import Episode
@@ -93,6 +94,55 @@ async def test_throttling_is_one_line_when_it_begins_and_one_when_it_is_over(
     await world.post(20)
     [record] = [record for record in caplog.records if record.name == "smartclient.call"]
     assert (record.levelname, record.service, record.seconds) == ("INFO", "digits", 11.0)
+
+
+async def test_panic_is_one_line_when_it_begins_and_one_when_it_is_over(
+    world: World, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.script(Reply(status=429))
+    for _ in range(10):
+        await world.post(3)
+    [begins] = caplog.records
+    assert (begins.name, begins.levelname) == ("smartclient.balancer", "WARNING")
+    assert begins.getMessage().startswith("digits: panic: too few nodes are well")
+    assert (begins.service, begins.cause) == ("digits", "2 of 3 in trouble")
+    caplog.clear()
+    world.script(Reply())
+    await clock.advance(2.0)
+    await world.post(3)
+    [ends] = caplog.records
+    assert (ends.levelname, ends.getMessage()) == ("INFO", "digits: the panic is over after 2.0 s")
+    assert (ends.service, ends.seconds) == ("digits", 2.0)
+
+
+async def test_panic_that_ends_with_a_new_list_is_told_as_well(
+    world: World, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.script(Reply(status=429))
+    await world.post(6)
+    world.directory.set([instance(number) for number in range(11, 20)])
+    await clock.settle()
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+
+
+async def test_a_registry_that_is_lost_and_its_return_are_a_line_each(
+    world: World, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    await world.client.ready()
+    await clock.advance(60.0)
+    assert said(caplog) == []
+    world.directory.fail(RegistryUnavailable("connection refused"))
+    await clock.advance(60.0)
+    [lost] = caplog.records
+    assert (lost.name, lost.levelname) == ("smartclient.cache", "WARNING")
+    assert lost.getMessage() == "digits: scripted:// is lost, its last list stands (connection refused)"
+    assert (lost.service, lost.cause) == ("digits", "connection refused")
+    caplog.clear()
+    world.directory.heal()
+    await clock.advance(10.0)
+    [back] = caplog.records
+    assert (back.levelname, back.service) == ("INFO", "digits")
+    assert back.getMessage() == "digits: scripted:// answers again after 60.0 s"
 
 
 async def test_no_line_holds_what_the_registry_keeps_beside_the_address(
