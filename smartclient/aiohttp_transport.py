@@ -80,7 +80,9 @@ class AiohttpTransport:
     async def close(self) -> None:
         """See ``Transport``."""
         self._closed = True
-        self._exchange = None
+        if self._exchange is not None:
+            self._exchange.close()
+            self._exchange = None
         sessions = (self._keeping, self._fresh)
         self._keeping = self._fresh = None
         for session in sessions:

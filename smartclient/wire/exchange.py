@@ -20,6 +20,7 @@ from yarl import URL
 
 from smartclient.transport import Answer, Request
 from smartclient.wire.bodies import Bytes
+from smartclient.wire.deadlines import Deadlines
 from smartclient.wire.head import fields, quoted
 from smartclient.wire.progress import Pool, Progress, Waits
 
@@ -33,6 +34,7 @@ class Exchange:
     def __init__(self, session: aiohttp.ClientSession, pool: Pool) -> None:
         self._pool = pool
         self._loop = asyncio.get_running_loop()
+        self._deadlines = Deadlines(self._loop)
 
         def origin(url: str) -> ClientRequest:
             try:
@@ -68,6 +70,7 @@ class Exchange:
         waits: Waits | None,
     ) -> Answer:
         """Send ``request`` and return the whole answer. Raises one of ``FAILURES``, or ``ValueError``."""
+        until = self._loop.time() + within
         origin = self._origin(url)
         connection = await self._pool.connect(origin, [], connecting)
         protocol, transport = connection.protocol, connection.transport
@@ -75,7 +78,7 @@ class Exchange:
             connection.close()
             raise aiohttp.ServerDisconnectedError
         progress.stop = transport.abort  # whoever waits then finds the connection lost
-        timer = self._loop.call_later(within, progress.end)
+        self._deadlines.add(progress, until)
         try:
             protocol.set_response_params(skip_payload=request.method == "HEAD", read_until_eof=True)
             writer = StreamWriter(protocol, self._loop)
@@ -90,15 +93,20 @@ class Exchange:
             while message.code < 200 and message.code != 101:  # 103 Early Hints and the like
                 message, payload = await protocol.read()
             progress.phase = "answering"
-            answer = Answer(message.code, message.headers, await payload.read())
+            whole = payload.read_nowait() if payload.is_eof() else await payload.read()
+            answer = Answer(message.code, message.headers, whole)
         except BaseException:
             connection.close()
             raise
         finally:
             progress.stop = None
-            timer.cancel()
+            self._deadlines.remove(progress)
         if transport.get_write_buffer_size():  # answered before it had all: the rest would be in the next one's way
             connection.close()
         else:
             connection.release()
         return answer
+
+    def close(self) -> None:
+        """Stop what was started for it; the connections are the session's to close."""
+        self._deadlines.close()
