@@ -12,7 +12,7 @@ import os
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from registry.directory import Directory
@@ -63,6 +63,17 @@ class _Background:
         with self._lock:
             if self._loop is not None:
                 asyncio.run_coroutine_threadsafe(results.aclose(), self._loop)
+
+    def leave(self, stack: AsyncExitStack) -> None:
+        """Close ``stack`` in the loop and wait; not in the loop's own thread, which may be collecting garbage."""
+        with self._lock:
+            loop, thread = self._loop, self._thread
+            if loop is None:  # closed meanwhile, and all it held with it
+                return
+            ended = asyncio.run_coroutine_threadsafe(stack.aclose(), loop)
+        if threading.current_thread() is not thread:
+            with suppress(concurrent.futures.CancelledError):
+                ended.result()
 
     def close(self) -> None:
         """Close the client, end the loop and its thread; calls of other threads end with ``ClientClosed``."""
@@ -229,7 +240,7 @@ class SmartClient:
         try:
             yield BlockingStream(reply, self._background)
         finally:
-            self._background.run(lambda _: stack.aclose())
+            self._background.leave(stack)
 
     def explain(self, key: str = "") -> dict[str, Any]:
         """Return which nodes stand to choose for the next call, as ``AsyncSmartClient.explain`` does."""

@@ -177,3 +177,28 @@ def test_ctrl_c_interrupts_a_blocked_call(served) -> None:
         time.sleep(0.3)
         os.kill(process.pid, signal.SIGINT)
         assert process.wait(timeout=20) == 3
+
+
+def test_a_stream_left_open_may_be_collected_in_the_clients_own_thread(served) -> None:
+    program = (
+        "import gc, sys, threading\n"
+        "from smartclient import SmartClient\n"
+        "client = SmartClient('digits', sys.argv[1])\n"
+        "gc.disable()\n"
+        "opened = client.stream('GET', '/')\n"
+        "opened.__enter__()\n"
+        "cycle = [opened]\n"
+        "cycle.append(cycle)\n"
+        "del opened, cycle\n"
+        "async def collect(_):\n"
+        "    return gc.collect()\n"
+        "thread = threading.Thread(target=client._background.run, args=(collect,), daemon=True)\n"
+        "thread.start()\n"
+        "thread.join(30)\n"
+        "print('stuck' if thread.is_alive() else client.get('/').status, flush=True)\n"
+        "thread.is_alive() and __import__('os')._exit(1)\n"
+        "client.close()\n"
+    )
+    command = [sys.executable, "-c", program, served.registry]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.strip() == "200", done.stderr
