@@ -12,9 +12,9 @@ from smartclient.simulation.oracle import NAME as ORACLE
 from smartclient.simulation.result import Result
 
 COLUMNS = 3
-PANEL = 336  # width of a panel, in pixels
+PANEL = 348  # width of a panel, in pixels
 NAMES = 104  # of which its policies' names take
-VALUES = 96  # and the figures at the right
+VALUES = 108  # and the figures at the right
 BAR, GAP = 10, 5
 HEAD, FOOT = 30, 34
 MARGIN = 12

@@ -35,7 +35,7 @@ Named = Callable[[str], Policy]
 
 def simulate(scenario: Scenario, policy: str, named: Named, *, seed: int) -> Result:
     """Run all calls of ``scenario`` and return what came of them. ``named``: makes a policy, one for each client."""
-    workload = Workload(scenario, random.Random(f"{seed}: {scenario.name}"))
+    workload = Workload(scenario, random.Random(f"{seed}: requests"))
     with _uncollected():
         world = World(scenario, policy, named, workload, seed=seed)
         world.run()

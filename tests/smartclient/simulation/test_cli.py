@@ -83,7 +83,7 @@ def test_mistakes_are_told_in_one_line(arguments: list[str], words: str) -> None
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_ctrl_c_ends_it_and_its_processes_without_a_word(jobs: int) -> None:
-    command = [*COMMAND, "--scenario", "all", "--requests", "100000000", "--jobs", str(jobs)]
+    command = [*COMMAND, "--scenario", "all", "--requests", "3000000", "--jobs", str(jobs)]
     primary, secondary = pty.openpty()
     try:
         running = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=secondary, start_new_session=True)
