@@ -56,7 +56,7 @@ class Probed:
 class ProbedPicker:
     """The picker; an ``AskingPicker``."""
 
-    __slots__ = ("_alone", "_below", "_draw", "_others", "_rotation", "_services")
+    __slots__ = ("_alone", "_below", "_draw", "_heard", "_others", "_rotation", "_services")
 
     def __init__(
         self, rotation: RotationPicker, draw: Draw, services: ServiceTimes, *, ask: int, margin: float
@@ -67,38 +67,41 @@ class ProbedPicker:
         self._others = ask - 1
         self._below = 1.0 - margin
         self._alone = RotationP2CPicker(rotation, draw)
+        self._heard: Sequence[Endpoint] = ()  # who need not be asked just now, for the pick that follows at once
 
     def candidates(self, info: PickInfo, now: float) -> Sequence[Endpoint]:
         """See ``AskingPicker``: the rotation's next and random others; nobody where that is not worth it."""
+        self._heard = ()
         try:
             following = self._rotation.peek(info, now)
         except NoEndpoints:
             return ()
         if not worth_asking(following, now):
             return ()
-        asked = [each for each in self._choice(following, info, now) if each.load_path]
-        if len(asked) < 2 or all(self._fresh(each, now) for each in asked):
+        asked = self._choice(following, info, now)
+        if len(asked) < 2:
             return ()
-        for each in asked:
-            if each.report is not None:
-                self._services.learn(each, each.report)  # what an answer told; the probe's may say less
+        if all(_fresh(endpoint, now) for endpoint in asked):
+            self._heard = asked
+            return ()
+        for endpoint in asked:
+            if endpoint.report is not None:
+                self._services.learn(endpoint, endpoint.report)  # what an answer told; the probe's may say less
         return asked
 
     def pick(self, info: PickInfo, now: float) -> Endpoint:
         """See ``Picker``."""
         following = self._rotation.pick(info, now)
-        known = [each for each in info.among if info.admits(each, now)]
-        if not known and worth_asking(following, now):
-            known = [each for each in self._choice(following, info, now) if self._fresh(each, now)]
-            if len(known) < 2:
-                known = []
+        known, self._heard = info.among or self._heard, ()
+        if known:
+            known = [endpoint for endpoint in known if info.admits(endpoint, now)]
         if not known:
             return self._alone.judge(following, info, now)
         best = following if following in known else known[0]
         least = self._seconds(best, now) * self._below
-        for each in known:
-            if each is not best and (seconds := self._seconds(each, now)) < least:
-                best, least = each, seconds
+        for endpoint in known:
+            if endpoint is not best and (seconds := self._seconds(endpoint, now)) < least:
+                best, least = endpoint, seconds
         return best
 
     def score(self, endpoint: Endpoint, now: float) -> float:
@@ -106,7 +109,7 @@ class ProbedPicker:
         return self._seconds(endpoint, now)
 
     def _choice(self, following: Endpoint, info: PickInfo, now: float) -> list[Endpoint]:
-        """The rotation's next and up to ``ask`` - 1 different random others."""
+        """The rotation's next and up to ``ask`` - 1 different random others that can be asked."""
         chosen = [following]
         for _ in range(2 * self._others):
             if len(chosen) > self._others:
@@ -114,13 +117,9 @@ class ProbedPicker:
             other = self._draw.other(following, info, now)
             if other is None:
                 break
-            if other not in chosen:
+            if other.load_path and other not in chosen:
                 chosen.append(other)
         return chosen
-
-    def _fresh(self, endpoint: Endpoint, now: float) -> bool:
-        report = endpoint.report
-        return tells(report) and now - report.at < FRESH * endpoint.latency.read(now)
 
     def _seconds(self, endpoint: Endpoint, now: float) -> float:
         """What endpoints are compared by; a newcomer's time is stretched."""
@@ -128,3 +127,8 @@ class ProbedPicker:
         if not tells(report):
             return peak_ewma(endpoint, now)
         return self._services.until_answer(endpoint, report, now) / share_of(endpoint, now)
+
+
+def _fresh(endpoint: Endpoint, now: float) -> bool:
+    report = endpoint.report
+    return tells(report) and now - report.at < FRESH * endpoint.latency.read(now)

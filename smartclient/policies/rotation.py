@@ -69,17 +69,24 @@ class RotationPicker:
 
     def pick(self, info: PickInfo, now: float) -> Endpoint:
         """See ``Picker``."""
+        endpoint = self._head(info, now)
+        if endpoint is None:
+            return self._next(info, now, take=True)
+        self._take()
+        return endpoint
+
+    def peek(self, info: PickInfo, now: float) -> Endpoint:
+        """Return whom ``pick`` would return, and leave it its turn. Raises ``NoEndpoints``."""
+        return self._head(info, now) or self._next(info, now, take=False)
+
+    def _head(self, info: PickInfo, now: float) -> Endpoint | None:
+        """The first ring's first endpoint, if it may have its turn without further ado."""
         if self.turns and not self.owed:
             ring = self.turns[0][2]
             endpoint = ring.members[ring.at]
             if endpoint.joined is None and info.admits(endpoint, now):
-                self._take()
                 return endpoint
-        return self._next(info, now, take=True)
-
-    def peek(self, info: PickInfo, now: float) -> Endpoint:
-        """Return whom ``pick`` would return, and leave it its turn. Raises ``NoEndpoints``."""
-        return self._next(info, now, take=False)
+        return None
 
     def score(self, endpoint: Endpoint, now: float) -> None:
         """See ``Picker``: turns are taken, not compared."""
