@@ -10,7 +10,7 @@ looked at: the registry knows each node's.
 """
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from typing import Unpack
 
 from registry.directory import Directory
@@ -18,7 +18,7 @@ from smartclient.adapters.calls import received, sendable, within
 from smartclient.adapters.services import Services
 from smartclient.adapters.trouble import Trouble, trouble_of
 from smartclient.client import AsyncSmartClient
-from smartclient.errors import BadOption, ClientClosed, ClientError
+from smartclient.errors import BadOption, ClientError
 from smartclient.options import ClientOptions, Data, RequestOptions
 from smartclient.response import StreamedResponse
 from smartclient.sync import BlockingStream, SmartClient
@@ -120,8 +120,7 @@ class _Body(httpx.SyncByteStream):
             yield from self._reply
 
     def close(self) -> None:
-        with suppress(ClientClosed):  # then it was closed with all others
-            self._stack.close()
+        self._stack.close()
 
 
 class _AsyncBody(httpx.AsyncByteStream):

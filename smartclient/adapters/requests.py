@@ -12,7 +12,7 @@ the registry knows each node's.
 
 import io
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from http.client import HTTPMessage, responses
 from typing import Any, Unpack, cast
 from urllib.parse import urlsplit
@@ -21,7 +21,7 @@ from registry.directory import Directory
 from smartclient.adapters.calls import received, sendable, within
 from smartclient.adapters.services import Services
 from smartclient.adapters.trouble import Trouble, trouble_of
-from smartclient.errors import BadOption, ClientClosed, ClientError
+from smartclient.errors import BadOption, ClientError
 from smartclient.options import ClientOptions, Data
 from smartclient.sync import BlockingStream, SmartClient
 
@@ -138,8 +138,7 @@ class _Body(io.RawIOBase):
     def close(self) -> None:
         if not self.closed:
             super().close()
-            with suppress(ClientClosed):  # then it was closed with all others
-                self._stack.close()
+            self._stack.close()
 
     def _take(self, size: int) -> bytes:
         taken, self._rest = self._rest[:size], self._rest[size:]
