@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from infra.bench import client as client_bench
 from infra.bench import registry as registry_bench
 from infra.bench import start as start_bench
 from infra.bench import tails as tails_bench
@@ -20,6 +21,7 @@ def bench() -> None:
       twostep bench start
       twostep bench registry --json
       twostep bench tails
+      twostep bench client
     """
 
 
@@ -89,6 +91,26 @@ def tails(*, rounds: int, seconds: float, clients: int, as_json: bool) -> None:
     effort = tails_bench.Effort(rounds=rounds, seconds=seconds, clients=clients)
     result = asyncio.run(tails_bench.run(effort, lambda words: click.echo(f"... {words}", err=True)))
     click.echo(json.dumps(result) if as_json else tails_as_text(result))
+
+
+@bench.command()
+@click.option(
+    "--slices", default=60, show_default=True, type=click.IntRange(4, 1000), help="How often each arm has a turn."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+def client(*, slices: int, as_json: bool) -> None:
+    """Measure what the client costs: beside bare aiohttp, beside requests, for each pick, and for each node.
+
+    Over servers that do next to nothing, found through a registry of its own. About a minute and a half.
+
+    \b
+    Example:
+      twostep bench client --json
+      twostep bench client --slices 20
+    """
+    effort = client_bench.Effort(slices=slices)
+    result = client_bench.run(effort, lambda words: click.echo(f"... {words}", err=True))
+    click.echo(json.dumps(result) if as_json else client_as_text(result))
 
 
 def as_text(result: dict[str, Any]) -> str:
@@ -169,4 +191,25 @@ def tails_as_text(result: dict[str, Any]) -> str:
         f"  {versus:<28} {result['throughput_ratio_1ms']:>8.3f} (median of the rounds' ratios)",
         f"  {'probes for each request':<28} {result['probe_share_1ms']:>8.3f}",
     ]
+    return "\n".join(lines)
+
+
+def client_as_text(result: dict[str, Any]) -> str:
+    """The figures of ``bench client`` as lines for people."""
+    lines = [f"calls/s, medians of {result['slices']} slices of each arm (half of the ratios lie in)"]
+    rows = (
+        ("smart client / bare aiohttp, 1 kB", "ratio_1kb", "per_s_1kb", "aiohttp_per_s_1kb"),
+        ("smart client / bare aiohttp, 100 kB", "ratio_100kb", "per_s_100kb", "aiohttp_per_s_100kb"),
+        ("blocking client / requests, 1 kB", "sync_ratio_1kb", "sync_per_s_1kb", "sync_requests_per_s_1kb"),
+    )
+    for words, ratio, ours, theirs in rows:
+        low, high = result[f"{ratio}_quartiles"]
+        rates = f"{result[ours]:>8,} / {result[theirs]:>8,}"
+        lines.append(f"  {words:<38} {rates} = {result[ratio]:.3f}   ({low:.3f} to {high:.3f})")
+    lines.append("a pick and its release, us              10 nodes    1,000   10,000   10,000 / 10")
+    for policy, costs in result["pick_us"].items():
+        name = f"{policy} (the default)" if policy == result["default"] else policy
+        cells = " ".join(f"{cost:>8.2f}" for cost in costs.values())
+        lines.append(f"  {name:<38} {cells} {result['pick_flatness'][policy]:>13.3f}")
+    lines.append(f"memory for each node                     {result['bytes_per_endpoint']:>8,} bytes")
     return "\n".join(lines)
