@@ -89,7 +89,8 @@ def asked(picker: Picker, info: PickInfo, now: float) -> PickInfo:
         return info
     candidates = picker.candidates(info, now)
     for endpoint in candidates:
-        endpoint.heard(LoadReport(at=now, wait=0.05 * endpoint.in_flight, in_flight=float(endpoint.in_flight)))
+        inside = float(endpoint.in_flight)
+        endpoint.heard(LoadReport(at=now, wait=0.05 * inside, in_flight=inside, utilization=0.5, rps=10.0))
     return PickInfo(exclude=info.exclude, reach=info.reach, key=info.key, among=candidates)
 
 
