@@ -110,7 +110,7 @@ def test_the_score_is_when_an_answer_would_come_and_none_where_nothing_was_said(
     assert picker.score(other, NOW) is None
 
 
-def test_a_pool_holds_the_sixteen_heard_from_last() -> None:
+def test_a_pool_holds_a_few_those_heard_from_last() -> None:
     pool, everybody = Pool(), fleet(POOL + 4)
     for endpoint in everybody:
         say(endpoint, 0.0, 0.0)
