@@ -32,13 +32,8 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's own clock."""
 
-    def monotonic(self) -> float:
-        """See ``Clock``."""
-        return time.monotonic()
-
-    def time(self) -> float:
-        """See ``Clock``."""
-        return time.time()
+    monotonic = staticmethod(time.monotonic)
+    time = staticmethod(time.time)
 
     async def sleep(self, seconds: float) -> None:
         """See ``Clock``."""

@@ -24,7 +24,7 @@ from smartclient.breaker import EjectionRule, Reach
 from smartclient.endpoint import Endpoint, Key, Lease, SlowStart, key_of
 from smartclient.episode import Episode
 from smartclient.errors import NoEndpoints, ServiceUnknown
-from smartclient.policy import ANY, AskingPicker, Picker, PickInfo, Policy
+from smartclient.policy import ANY, SOUND, AskingPicker, Picker, PickInfo, Policy
 from smartclient.stats import NEUTRAL, Outcome
 
 log = logging.getLogger(__name__)
@@ -128,7 +128,9 @@ class Balancer:
         if not self._endpoints:
             raise self._empty()
         now = self._clock.monotonic()
-        if self._troubled and (reach := self._panic(now)) is not Reach.WELL:
+        if not self._troubled:
+            info = SOUND if info is ANY else info
+        elif (reach := self._panic(now)) is not Reach.WELL:
             self.panics += 1
             info = _reaching(info, reach)
         try:
@@ -257,7 +259,7 @@ class Balancer:
             log.warning("%(service)s: %(node)s is left out (%(cause)s)", facts, extra={**facts, "seconds": seconds})
             if cause in {Outcome.TIMEOUT, Outcome.CONNECT_ERROR}:
                 # A node that does not even answer will not answer these: their calls may try another one now.
-                for lease in tuple(endpoint.leases):
+                for lease in tuple(endpoint.leases()):
                     lease.abandon()
         elif was_out and not breaker.ejected:
             endpoint.start_slowly(now)

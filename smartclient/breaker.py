@@ -83,7 +83,7 @@ class Breaker:
         self._cool_until = 0.0
         self._healthy_since = 0.0
         self._probing = False
-        self._recent: deque[bool] = deque(maxlen=rule.window)  # True is a failure; empty while calm
+        self._recent: deque[bool] | None = None  # True is a failure; None while there is none: most never have one
         self.calm = True
         self.ejected = False
         self.ejections = 0
@@ -130,7 +130,7 @@ class Breaker:
         self.ejections += 1
         self.epoch += 1
         self._connect_failures = self._failures = 0
-        self._recent.clear()
+        self._recent = None
         self._until = now + self._rule.duration(self.ejections, rng)
 
     def returned(self, now: float) -> None:
@@ -155,7 +155,7 @@ class Breaker:
         self._connect_failures = self._failures = 0
         if self.calm:
             return
-        if self._recent:
+        if self._recent is not None:
             self._recent.append(False)
         if self.ejected:
             if epoch != self.epoch:
@@ -175,17 +175,19 @@ class Breaker:
             if probe:
                 self.eject(now, rng)
             return
+        if self._recent is None:
+            self._recent = deque(maxlen=self._rule.window)
         self._recent.append(True)
-        if may_eject and self._over():
+        if may_eject and self._over(self._recent):
             self.eject(now, rng)
 
-    def _over(self) -> bool:
-        rule, recent = self._rule, self._recent
+    def _over(self, recent: deque[bool]) -> bool:
+        rule = self._rule
         if self._failures >= rule.failures or self._connect_failures >= rule.connect_failures:
             return True
         return len(recent) >= rule.least and sum(recent) >= rule.share * len(recent)
 
     def _settle(self, now: float) -> None:
-        if not any(self._recent):
-            self._recent.clear()
+        if self._recent is not None and True not in self._recent:
+            self._recent = None
         self.calm = not (self.ejected or self.ejections or self._failures or self._recent or now < self._cool_until)

@@ -182,11 +182,10 @@ def _states(parts: Parts) -> Counter[str]:
 def _of_each(parts: Parts) -> Iterator[Sample]:
     for endpoint in parts.balancer.endpoints:
         labels = {"node": endpoint.name, "endpoint": endpoint.instance.endpoint}
-        counters = endpoint.counters
         for outcome, attempts in (
-            ("ok", counters.ok),
-            ("failed", counters.failed),
-            ("overloaded", counters.overloaded),
+            ("ok", endpoint.ok),
+            ("failed", endpoint.failed),
+            ("overloaded", endpoint.overloaded),
         ):
             yield "endpoint_attempts", "_total", {**labels, "outcome": outcome}, attempts
         yield "endpoint_inflight_requests", "", labels, endpoint.in_flight

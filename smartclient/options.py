@@ -20,6 +20,8 @@ from smartclient.hedge import HedgeRule
 from smartclient.policy import Policy
 from smartclient.transport import Body, File, Request, Transport
 
+_AS_IT_IS = (bytes, bytearray, memoryview, File, AsyncIterable)
+
 Data = Body | str | Iterable[bytes] | None
 """Text (sent as UTF-8), bytes, an open binary file, or pieces; pieces can be sent once only, so not tried again."""
 
@@ -92,7 +94,7 @@ def body_of(data: Data) -> Body:
         return b""
     if isinstance(data, str):
         return data.encode()
-    if isinstance(data, bytes | bytearray | memoryview | File | AsyncIterable):
+    if isinstance(data, _AS_IT_IS):
         return data
     if isinstance(data, Iterable):
         return _pieces(data)

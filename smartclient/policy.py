@@ -21,21 +21,26 @@ class PickInfo(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     ``exclude``: endpoints this call has tried; ``reach``: how ill one may be; ``key``: what the call is about (a user,
     a session), for policies that send the same key to the same endpoint; ``among``: those of the picker's
-    ``candidates`` that have just said how busy they are (they have a fresh ``report``), in the order they were given.
+    ``candidates`` that have just said how busy they are (they have a fresh ``report``), in the order they were given;
+    ``sound``: nobody is ill and nobody excluded, so that there is nothing to ask of anybody.
     """
 
     exclude: Collection[Endpoint] = ()
     reach: Reach = Reach.WELL
     key: str = ""
     among: Sequence[Endpoint] = ()
+    sound: bool = False
 
     def admits(self, endpoint: Endpoint, now: float) -> bool:
         """Whether ``endpoint`` may be picked for this."""
+        if self.sound:
+            return True
         breaker = endpoint.breaker
         return (breaker.calm or breaker.available(now, self.reach)) and endpoint not in self.exclude
 
 
 ANY = PickInfo()
+SOUND = PickInfo(sound=True)
 
 
 class Picker(Protocol):

@@ -13,8 +13,8 @@ Proportion, rate and window are Finagle's and Linkerd's, the rate a tenth of the
 client; they add the rate where this takes the larger, so that a fleet in trouble sees 20 % more and not a bit above.
 The calls in flight are there because a node that dies takes its share of them with it at one moment: with 32 in flight
 over three nodes 11 fail at once, and each deserves one more try. In an outage that term is small (calls in flight =
-rate x duration). Failures to connect cost nothing: they put no work on anybody (gRPC calls these retries transparent),
-and ejection soon ends them.
+rate x duration). Failures to connect, and kept-alive connections that turn out closed, cost nothing: they put no work
+on anybody (gRPC calls these retries transparent), and ejection soon ends them.
 """
 
 import random
@@ -109,4 +109,4 @@ class RetryRule(msgspec.Struct, frozen=True, kw_only=True):
 
 def free_of_charge(outcome: Outcome) -> bool:
     """Whether a retry after ``outcome`` is made without asking the budget."""
-    return outcome is Outcome.CONNECT_ERROR
+    return outcome in {Outcome.CONNECT_ERROR, Outcome.STALE}

@@ -1,4 +1,4 @@
-"""How one attempt ended, and what a client learns of times: counts, an average that believes the worst, quantiles.
+"""How one attempt ended, and what a client learns of times: an average that believes the worst, quantiles.
 
 ``Outcome`` is the one vocabulary shared by the breaker (may this node be used?), the retry rule (may this be sent
 again?) and ``snapshot()``. Nothing here reads a clock: every method takes ``now``, in monotonic seconds.
@@ -6,8 +6,6 @@ again?) and ``snapshot()``. Nothing here reads a clock: every method takes ``now
 
 import math
 from enum import StrEnum
-
-import msgspec
 
 
 class Outcome(StrEnum):
@@ -24,24 +22,6 @@ class Outcome(StrEnum):
 
 
 NEUTRAL = frozenset({Outcome.STALE, Outcome.CANCELLED})
-
-
-class Counters(msgspec.Struct):
-    """What an endpoint has been through; ``failed`` counts what the breaker counts."""
-
-    picked: int = 0
-    ok: int = 0
-    failed: int = 0
-    overloaded: int = 0
-
-    def count(self, outcome: Outcome) -> None:
-        """Add one ended attempt; stale connections and cancelled calls are neither good nor bad."""
-        if outcome is Outcome.OK:
-            self.ok += 1
-        elif outcome is Outcome.OVERLOADED:
-            self.overloaded += 1
-        elif outcome not in NEUTRAL:
-            self.failed += 1
 
 
 TAU = 10.0

@@ -17,13 +17,13 @@ MOST = 0.9  # probability of a rejection
 
 
 class Throttle:
-    """Requests and accepts of the last ten seconds."""
+    """Requests and refusals of the last ten seconds; mostly there are none to count."""
 
-    __slots__ = ("_accepts", "_requests", "rejected")
+    __slots__ = ("_refusals", "_requests", "rejected")
 
     def __init__(self) -> None:
         self._requests = Window()
-        self._accepts = Window()
+        self._refusals = Window()
         self.rejected = 0
 
     def rejects(self, now: float, rng: random.Random) -> bool:
@@ -36,13 +36,16 @@ class Throttle:
 
     def chance(self, now: float) -> float:
         """The probability (0 to 0.9) with which a call is rejected now."""
+        refusals = self._refusals.total(now)
+        if not refusals:
+            return 0.0
         requests = self._requests.total(now)
         if requests < LEAST:
             return 0.0
-        return min(MOST, max(0.0, (requests - K * self._accepts.total(now)) / (requests + 1)))
+        return min(MOST, max(0.0, (requests - K * (requests - refusals)) / (requests + 1)))
 
     def ended(self, now: float, *, accepted: bool) -> None:
         """Note how a call ended that reached a node."""
         self._requests.add(now)
-        if accepted:
-            self._accepts.add(now)
+        if not accepted:
+            self._refusals.add(now)

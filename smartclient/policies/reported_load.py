@@ -116,10 +116,9 @@ class ReportedLoadPicker:
         figures = self._figures.get(endpoint)
         if figures is None or report.at - figures.at > EXPIRY:
             figures = self._figures[endpoint] = Figures(report.at, report.at)
-        counters = endpoint.counters
-        ended = counters.ok + counters.failed
-        made, failed = ended - figures.ended, counters.failed - figures.failed
-        figures.at, figures.ended, figures.failed = report.at, ended, counters.failed
+        ended = endpoint.ok + endpoint.failed
+        made, failed = ended - figures.ended, endpoint.failed - figures.failed
+        figures.at, figures.ended, figures.failed = report.at, ended, endpoint.failed
         errors = failed / made if made else 0.0
         if now - figures.since < BLACKOUT:
             return 0.0

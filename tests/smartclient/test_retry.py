@@ -64,8 +64,8 @@ def test_nothing_is_tried_after_the_deadline() -> None:
     assert RetryRule().judge(failure(remaining=0.0), RNG).delay is None
 
 
-def test_only_failures_to_connect_are_free_of_charge() -> None:
-    assert [outcome for outcome in Outcome if free_of_charge(outcome)] == [Outcome.CONNECT_ERROR]
+def test_only_what_put_no_work_on_anybody_is_free_of_charge() -> None:
+    assert [outcome for outcome in Outcome if free_of_charge(outcome)] == [Outcome.CONNECT_ERROR, Outcome.STALE]
 
 
 @pytest.mark.parametrize("in_flight", [11, 32, 100, 1000])

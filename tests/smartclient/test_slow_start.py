@@ -31,10 +31,10 @@ class World:
         return [endpoint.share(now) for endpoint in self.balancer.endpoints]
 
     def picked(self, picks: int) -> dict[str, int]:
-        before = {endpoint.name: endpoint.counters.picked for endpoint in self.balancer.endpoints}
+        before = {endpoint.name: endpoint.picked for endpoint in self.balancer.endpoints}
         for _ in range(picks):
             self.balancer.pick().release(Outcome.OK)
-        return {each.name: each.counters.picked - before[each.name] for each in self.balancer.endpoints}
+        return {each.name: each.picked - before[each.name] for each in self.balancer.endpoints}
 
 
 @pytest.fixture

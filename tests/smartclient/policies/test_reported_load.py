@@ -76,9 +76,9 @@ def test_with_one_known_weight_there_is_nothing_to_weigh() -> None:
 def test_failed_attempts_count_as_work() -> None:
     def fail(endpoint: Endpoint) -> None:
         if endpoint.name == "digits-1":
-            endpoint.counters.failed += 1
+            endpoint.failed += 1
         else:
-            endpoint.counters.ok += 1
+            endpoint.ok += 1
 
     world = World([(100.0, 0.5), (100.0, 0.5)])
     world.go(BLACKOUT + 1, fail)

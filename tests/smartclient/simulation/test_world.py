@@ -64,7 +64,7 @@ def test_clients_of_a_zone_stay_in_it_where_that_is_the_policy() -> None:
     world = World(scenario, "zone", named, Workload(scenario, random.Random(1)), seed=1)
     world.run()
     for number, client in enumerate(world.clients):
-        zones = {each.instance.zone for each in client.balancer.endpoints if each.counters.picked}
+        zones = {each.instance.zone for each in client.balancer.endpoints if each.picked}
         assert zones == {"a" if number < 4 else "b"}
 
 
@@ -94,6 +94,6 @@ def test_nothing_is_left_over_at_the_end() -> None:
         world = World(scenario, "rotation", named, Workload(scenario, random.Random(1)), seed=1)
         world.run()
         endpoints = [endpoint for client in world.clients for endpoint in client.balancer.endpoints]
-        assert all(endpoint.in_flight == 0 and not endpoint.leases for endpoint in endpoints)
+        assert all(endpoint.in_flight == 0 and endpoint.oldest is None for endpoint in endpoints)
         assert all(node.ahead == pytest.approx(0.0, abs=1e-6) for node in world.nodes.values())
         assert len(world.tally.seconds) == 3000 * 0.98
