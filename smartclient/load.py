@@ -6,7 +6,7 @@ Two forms, one value. The header ``endpoint-load-metrics`` is ORCA's TEXT form (
 
 The answer of ``GET /load`` (docs/protocol.md) is JSON:
 
-    {"wait_ms": 12.5, "inflight": 3, "queue": 2, "capacity_rps": 26.0}
+    {"wait_ms": 12.5, "inflight": 3, "queue": 2, "capacity_rps": 26.0, "utilization": 0.7, "rps": 18.2}
 
 What cannot be read is no report: a node's load is a hint, never a reason for a call to fail.
 """
@@ -38,6 +38,8 @@ class LoadReport(msgspec.Struct, frozen=True, gc=False):
 class _Load(msgspec.Struct):
     wait_ms: float | None = None
     inflight: float | None = None
+    utilization: float | None = None
+    rps: float | None = None
 
 
 _LOAD = msgspec.json.Decoder(_Load)
@@ -78,7 +80,13 @@ def from_json(body: bytes, now: float) -> LoadReport | None:
     wait, in_flight = _usable(load.wait_ms), _usable(load.inflight)
     if wait is None and in_flight is None:
         return None
-    return LoadReport(at=now, wait=None if wait is None else wait / 1000.0, in_flight=in_flight)
+    return LoadReport(
+        at=now,
+        wait=None if wait is None else wait / 1000.0,
+        in_flight=in_flight,
+        utilization=_usable(load.utilization),
+        rps=_usable(load.rps),
+    )
 
 
 def _pairs(fields: str) -> list[tuple[str, float]]:

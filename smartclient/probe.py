@@ -1,13 +1,15 @@
 """Asking nodes how busy they are, just before choosing among them.
 
 A node whose registration says ``load=/load`` answers that path from memory. All candidates are asked at once; the
-question is over when one of them is idle, when all have answered, or when ``limit`` seconds are up. What comes later
-still counts as that node's newest report. A probe is never the reason why a call fails: who does not answer is only
-not chosen. A node that misses three in a row, while another one answers, is as good as dead (``Balancer.unanswered``);
-where nobody answers, it may be this process that stood still.
+question is over when all have answered, or ``limit`` seconds are up, or one of them is idle and the others have had as
+long again: a slow node is often idle, and then the first to say so. What comes later still counts as that node's newest
+report. A probe is never the reason why a call fails: who does not answer is only not chosen. A node that misses three
+in a row, while another one answers, is as good as dead (``Balancer.unanswered``); where nobody answers, it may be this
+process that stood still.
 """
 
 import asyncio
+from asyncio import FIRST_COMPLETED
 from collections.abc import Sequence
 
 from registry.timing import Clock
@@ -19,6 +21,7 @@ from smartclient.transport import Request, Transport, TransportFailure
 
 LEAST, MOST = 0.025, 0.25  # seconds that a probe may take, between which it is 5 times what they took of late
 FIRST = 0.1  # seconds for the first, which makes its connection
+GRACE = 0.002  # seconds that the others have at least when one is idle
 
 
 class Prober:
@@ -38,10 +41,21 @@ class Prober:
         self._under_way |= waiting
         for task in waiting:
             task.add_done_callback(self._under_way.discard)
-        while waiting:
-            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            if any(task.result() for task in done if not task.cancelled()):
-                break
+        began = self._clock.monotonic()
+        enough: asyncio.Task[None] | None = None
+        try:
+            while waiting:
+                done, _ = await asyncio.wait({*waiting, enough} if enough else waiting, return_when=FIRST_COMPLETED)
+                if enough in done:
+                    break
+                idle = any(task.result() for task in waiting & done if not task.cancelled())
+                waiting -= done
+                if idle and enough is None:
+                    grace = max(GRACE, self._clock.monotonic() - began)
+                    enough = asyncio.create_task(self._clock.sleep(grace))
+        finally:
+            if enough is not None:
+                enough.cancel()
         return [endpoint for endpoint in endpoints if endpoint in answered]
 
     async def close(self) -> None:
@@ -52,7 +66,7 @@ class Prober:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _one(self, endpoint: Endpoint, answered: set[Endpoint]) -> bool:
-        """Ask one; whether it is idle, so that nobody else need be waited for."""
+        """Ask one; whether it is idle, so that nobody else need be waited for much longer."""
         began = self._clock.monotonic()
         within = limit(endpoint, began)
         self.sent += 1

@@ -28,6 +28,10 @@ TAU = 10.0
 """Seconds in which a peak is forgotten to 1/e (Finagle's default decay time)."""
 
 
+SPAN = 8
+LEAST = 1e-4  # seconds; what is shorter is not told apart: the first bucket ends here
+
+
 class PeakEwma:
     """A moving average of latencies that jumps to every peak and forgets it slowly (Finagle's Peak EWMA).
 
@@ -36,11 +40,13 @@ class PeakEwma:
     would be the last sample: it is the larger of 10 s and 5 times the average. 0 is unknown.
     """
 
-    __slots__ = ("_at", "value")
+    __slots__ = ("_at", "_count", "_log", "value")
 
     def __init__(self) -> None:
         self.value = 0.0
         self._at = 0.0
+        self._count = 0
+        self._log = 0.0  # mean of the samples' logarithms
 
     def observe(self, seconds: float, now: float) -> None:
         """Take one latency in."""
@@ -51,6 +57,20 @@ class PeakEwma:
             weight = math.exp((self._at - now) / max(TAU, 5.0 * value))
             self.value = value * weight + seconds * (1.0 - weight)
         self._at = now
+        self._count += 1
+        self._log += (math.log(max(seconds, LEAST)) - self._log) / min(self._count, SPAN)
+
+    @property
+    def typical(self) -> float:
+        """Seconds it takes as a rule: the geometric mean of some 8 samples, which single peaks hardly move.
+
+        0, unknown, before the third: the first may have had a connection to make.
+        """
+        return math.exp(self._log) if self._count > 2 else 0.0
+
+    def silence(self, now: float) -> float:
+        """Seconds since the last sample."""
+        return now - self._at
 
     def read(self, now: float) -> float:
         """Seconds, decayed by the silence since the last sample, so that an old peak is given another trial."""
@@ -58,7 +78,6 @@ class PeakEwma:
         return value and value * math.exp((self._at - now) / max(TAU, 5.0 * value))
 
 
-_LEAST = 1e-4  # seconds; the first bucket ends here
 _GROWTH = math.log(1.1)
 _BUCKETS = 170  # up to about a quarter of an hour
 
@@ -89,14 +108,14 @@ class LatencyHistogram:
 
 def bucket_of(seconds: float) -> int:
     """The number of the bucket that ``seconds`` falls into."""
-    if seconds <= _LEAST:
+    if seconds <= LEAST:
         return 0
-    return min(_BUCKETS - 1, math.ceil(math.log(seconds / _LEAST) / _GROWTH))
+    return min(_BUCKETS - 1, math.ceil(math.log(seconds / LEAST) / _GROWTH))
 
 
 def upper_edge(bucket: int) -> float:
     """The longest latency (s) that bucket number ``bucket`` counts."""
-    return _LEAST * math.exp(_GROWTH * bucket)
+    return LEAST * math.exp(_GROWTH * bucket)
 
 
 def quantile_of(buckets: list[int], count: int, share: float) -> float | None:

@@ -71,10 +71,7 @@ class PrequalPicker:
             if endpoint is None or not worth_asking(endpoint, now):
                 break
             report = endpoint.report
-            if report is None:
-                asked.append(endpoint)
-            elif now - report.at > LATELY * endpoint.latency.read(now):
-                self._services.learn(endpoint, report)  # what an answer told; the probe's may say less
+            if report is None or now - report.at > LATELY * endpoint.latency.read(now):
                 asked.append(endpoint)
         return tuple(dict.fromkeys(asked))
 

@@ -84,9 +84,6 @@ class ProbedPicker:
         if all(_fresh(endpoint, now) for endpoint in asked):
             self._heard = asked
             return ()
-        for endpoint in asked:
-            if endpoint.report is not None:
-                self._services.learn(endpoint, endpoint.report)  # what an answer told; the probe's may say less
         return asked
 
     def pick(self, info: PickInfo, now: float) -> Endpoint:

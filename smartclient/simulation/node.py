@@ -118,13 +118,13 @@ class Node:
 
     def asked(self) -> LoadReport:
         """What ``GET /load`` tells, as the client reads it one delay later."""
-        now = self._timeline.now
-        return LoadReport(at=now + self._delay, wait=self.wait(now), in_flight=len(self._queue) + len(self._running))
+        return self._load(self._timeline.now)
 
     def report(self, now: float) -> LoadReport | None:
         """What an answer's header tells, if anything, as the client reads it one delay later."""
-        if self.spec.tells == "nothing":
-            return None
+        return None if self.spec.tells == "nothing" else self._load(now)
+
+    def _load(self, now: float) -> LoadReport:
         busy = len(self._running) / self.spec.slots
         return LoadReport(
             at=now + self._delay,

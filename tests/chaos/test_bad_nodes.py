@@ -81,7 +81,9 @@ async def test_a_node_that_hangs_fails_no_call_and_is_soon_avoided(fleet: Callab
     assert max(took for _, took in load.took) < 10.0
 
 
-async def test_two_of_six_killed_under_two_hundred_requests_a_second_cost_no_call(fleet: Callable[..., Engines]) -> None:
+async def test_two_of_six_killed_under_two_hundred_requests_a_second_cost_no_call(
+    fleet: Callable[..., Engines],
+) -> None:
     engines = fleet("--mean-ms", "5")
 
     def kill_two() -> None:

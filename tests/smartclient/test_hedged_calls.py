@@ -156,7 +156,7 @@ async def test_its_numbers_can_be_given(clock: ManualClock) -> None:
 
 
 @pytest.mark.parametrize("at", [0.05, 0.15])
-async def test_cancelling_before_and_after_the_hedge_leaves_nothing(world: World, clock: ManualClock, at: float) -> None:
+async def test_cancelling_before_or_after_the_hedge_leaves_nothing(world: World, clock: ManualClock, at: float) -> None:
     for node in NODES:
         world.transport.script(node, HUNG)
     before = asyncio.all_tasks()

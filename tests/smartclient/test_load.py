@@ -27,12 +27,13 @@ def test_no_header_is_no_report() -> None:
 
 
 def test_an_unusable_field_leaves_the_others() -> None:
-    assert from_header("TEXT named_metrics.wait_ms=x,named_metrics.inflight=2", 0.0) == LoadReport(at=0.0, in_flight=2.0)
+    text = "TEXT named_metrics.wait_ms=x,named_metrics.inflight=2"
+    assert from_header(text, 0.0) == LoadReport(at=0.0, in_flight=2.0)
 
 
 def test_the_answer_of_a_node_is_read() -> None:
-    body = b'{"wait_ms": 12.5, "inflight": 3, "queue": 2, "capacity_rps": 26.0, "new": {}}'
-    assert from_json(body, 5.0) == LoadReport(at=5.0, wait=0.0125, in_flight=3.0)
+    body = b'{"wait_ms": 12.5, "inflight": 3, "capacity_rps": 26.0, "utilization": 0.7, "rps": 18.2, "new": {}}'
+    assert from_json(body, 5.0) == LoadReport(at=5.0, wait=0.0125, in_flight=3.0, utilization=0.7, rps=18.2)
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"[]", b"ok", b'{"wait_ms": "1"}', b'{"wait_ms": -1}', b"\xff", b"null"])

@@ -78,15 +78,22 @@ async def test_all_are_asked_at_their_path_and_their_answers_stand_on_them(world
     assert world.prober.sent == 3
 
 
-async def test_the_first_idle_node_ends_the_question_and_later_answers_still_count(
+async def test_when_one_is_idle_the_others_get_as_long_again_and_later_answers_still_count(
     world: World, clock: ManualClock
 ) -> None:
-    world.nodes.waits = {2: 0.0}
-    world.nodes.delays = {1: 0.05, 2: 0.002, 3: 0.05}
-    assert await world.ask() == ["digits-2"]
-    assert clock.monotonic() == pytest.approx(1000.002, abs=0.0015)
+    world.nodes.waits = {1: 10.0, 2: 0.0}
+    world.nodes.delays = {1: 0.015, 2: 0.01, 3: 0.05}
+    assert await world.ask() == ["digits-1", "digits-2"]
+    assert clock.monotonic() == pytest.approx(1000.02, abs=0.0015)
     await clock.advance(0.1)
-    assert world.endpoints[0].report is not None
+    assert world.endpoints[2].report is not None
+
+
+async def test_nobody_waits_longer_than_for_the_last_answer(world: World, clock: ManualClock) -> None:
+    world.nodes.waits = {2: 0.0}
+    world.nodes.delays = {1: 0.012, 2: 0.01, 3: 0.012}
+    assert await world.ask() == ["digits-1", "digits-2", "digits-3"]
+    assert clock.monotonic() == pytest.approx(1000.012, abs=0.0015)
 
 
 async def test_who_does_not_answer_in_time_is_left_out(world: World, clock: ManualClock) -> None:

@@ -24,6 +24,22 @@ def test_silence_decays_what_is_read_but_not_what_is_known() -> None:
     assert ewma.value == 0.5
 
 
+def test_what_is_typical_is_hardly_moved_by_a_peak_and_unknown_before_the_third() -> None:
+    ewma = PeakEwma()
+    for seconds in (0.05, 0.001):
+        ewma.observe(seconds, 0.0)
+        assert ewma.typical == 0.0
+    for _ in range(20):
+        ewma.observe(0.001, 0.0)
+    assert ewma.typical == pytest.approx(0.001, rel=0.5)
+    ewma.observe(0.03, 0.0)
+    assert ewma.typical < 0.002
+    for _ in range(40):
+        ewma.observe(0.1, 0.0)
+    assert ewma.typical == pytest.approx(0.1, rel=0.1)
+    assert ewma.silence(5.0) == 5.0
+
+
 def test_slow_services_remember_longer_than_ten_seconds() -> None:
     ewma = PeakEwma()
     ewma.observe(20.0, 0.0)
