@@ -1,7 +1,7 @@
 """Ask a few nodes how long their queues are, then go where the answer comes first.
 
 What one of many clients sees of a node says little of its queue; that of a few nodes, asked just now, comes close to
-knowing all (BALANCING: "What a client cannot see alone"). Asked are the rotation's next, so that among idle equals the
+knowing all (docs/policies.md, `many-clients`). Asked are the rotation's next, so that among idle equals the
 rotation stands, and random others. Compared is when an answer would come: the wait the node reports, what this client
 has sent there since, and the node's own time for a request (``service``), which keeps an idle slow node from looking
 better than a quick one with somebody inside; divided by the weight, as all scores are.

@@ -2,7 +2,7 @@
 
 Equal nodes get a rotation, the most even spread there is; of unequal ones the better get more, as with ``p2c``, whose
 score it compares by. ``margin`` is by how much the other's score must be lower, 25 %: enough that noise alone does not
-undo the rotation (BALANCING compares the two). A turn that goes to another is lost.
+undo the rotation (docs/policies.md compares them). A turn that goes to another is lost.
 """
 
 import random
