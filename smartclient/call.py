@@ -28,6 +28,7 @@ from smartclient.transport import Answer, Request
 
 log = logging.getLogger(__name__)
 
+TICK = 0.001  # seconds; a timer may ring a moment before its time
 UNREACHED = frozenset({Outcome.CONNECT_ERROR, Outcome.STALE, Outcome.CANCELLED})
 
 
@@ -178,7 +179,7 @@ class Caller:
             if last.answer is not None and last.answer.stream is not None:
                 await last.answer.stream.close()
             if verdict.delay is None:
-                spent = deadline - started if now >= deadline else None
+                spent = deadline - started if deadline - now < TICK else None
                 raise self._error(terms.request, failures, verdict, spent) from last.failure
             self.retries += 1
             if verdict.delay > 0:
