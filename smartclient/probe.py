@@ -1,16 +1,16 @@
 """Asking nodes how busy they are, just before choosing among them.
 
 A node whose registration says ``load=/load`` answers that path from memory. All candidates are asked at once; the
-question is over when all have answered, or ``limit`` seconds are up, or one of them is idle and the others have had as
-long again: a slow node is often idle, and then the first to say so. What comes later still counts as that node's newest
-report. A probe is never the reason why a call fails: who does not answer is only not chosen. A node that misses three
-in a row, while another one answers, is as good as dead (``Balancer.unanswered``); where nobody answers, it may be this
-process that stood still.
+question is over when all have answered, when ``limit`` seconds are up, or when one of them is idle. One that is idle
+because it is slow ends it only after the others have had as long again: such a node is often the first to say so. What
+comes later still counts as that node's newest report. A probe is never the reason why a call fails: who does not answer
+is only not chosen. A node that misses three in a row, while another one answers, is as good as dead
+(``Balancer.unanswered``); where nobody answers, it may be this process that stood still.
 """
 
 import asyncio
 from asyncio import FIRST_COMPLETED
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from registry.timing import Clock
 from smartclient.balancer import Balancer
@@ -21,7 +21,8 @@ from smartclient.transport import Request, Transport, TransportFailure
 
 LEAST, MOST = 0.025, 0.25  # seconds that a probe may take, between which it is 5 times what they took of late
 FIRST = 0.1  # seconds for the first, which makes its connection
-GRACE = 0.002  # seconds that the others have at least when one is idle
+GRACE = 0.002  # seconds that the others have at least when a slow one is idle
+SLOW = 2.0  # times what another one typically takes
 
 
 class Prober:
@@ -37,26 +38,30 @@ class Prober:
     async def ask(self, endpoints: Sequence[Endpoint]) -> Sequence[Endpoint]:
         """Return those of ``endpoints``, in their order, that have said how busy they are."""
         answered: set[Endpoint] = set()
-        waiting = {asyncio.create_task(self._one(endpoint, answered)) for endpoint in endpoints}
-        self._under_way |= waiting
-        for task in waiting:
+        asked = {asyncio.create_task(self._one(endpoint, answered)): endpoint for endpoint in endpoints}
+        self._under_way |= asked.keys()
+        for task in asked:
             task.add_done_callback(self._under_way.discard)
+        await self._enough(asked)
+        return [endpoint for endpoint in endpoints if endpoint in answered]
+
+    async def _enough(self, asked: dict[asyncio.Task[bool], Endpoint]) -> None:
+        """Wait until there is no use in waiting for more answers."""
         began = self._clock.monotonic()
-        enough: asyncio.Task[None] | None = None
+        waiting = set(asked)
+        grace: asyncio.Task[None] | None = None
         try:
             while waiting:
-                done, _ = await asyncio.wait({*waiting, enough} if enough else waiting, return_when=FIRST_COMPLETED)
-                if enough in done:
+                done, _ = await asyncio.wait({*waiting, grace} if grace else waiting, return_when=FIRST_COMPLETED)
+                idle = [asked[task] for task in waiting & done if not task.cancelled() and task.result()]
+                if grace in done or any(not slow(endpoint, asked.values()) for endpoint in idle):
                     break
-                idle = any(task.result() for task in waiting & done if not task.cancelled())
                 waiting -= done
-                if idle and enough is None:
-                    grace = max(GRACE, self._clock.monotonic() - began)
-                    enough = asyncio.create_task(self._clock.sleep(grace))
+                if idle and grace is None:
+                    grace = asyncio.create_task(self._clock.sleep(max(GRACE, self._clock.monotonic() - began)))
         finally:
-            if enough is not None:
-                enough.cancel()
-        return [endpoint for endpoint in endpoints if endpoint in answered]
+            if grace is not None:
+                grace.cancel()
 
     async def close(self) -> None:
         """End the probes under way."""
@@ -90,6 +95,12 @@ class Prober:
         endpoint.heard(report)
         answered.add(endpoint)
         return not (report.wait or report.in_flight)
+
+
+def slow(endpoint: Endpoint, others: Iterable[Endpoint]) -> bool:
+    """Whether ``endpoint`` typically takes much longer than one of ``others``, or may, for all that is known."""
+    typical = endpoint.latency.typical
+    return not typical or any(typical > SLOW * other.latency.typical > 0.0 for other in others)
 
 
 def limit(endpoint: Endpoint, now: float) -> float:

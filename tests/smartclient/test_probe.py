@@ -78,7 +78,30 @@ async def test_all_are_asked_at_their_path_and_their_answers_stand_on_them(world
     assert world.prober.sent == 3
 
 
-async def test_when_one_is_idle_the_others_get_as_long_again_and_later_answers_still_count(
+def known(world: World, *seconds: float) -> None:
+    """Let each node have answered some calls in so many seconds."""
+    for endpoint, took in zip(world.endpoints, seconds, strict=True):
+        for _ in range(3):
+            endpoint.latency.observe(took, 1000.0)
+
+
+async def test_an_idle_node_that_is_no_slower_than_others_ends_the_question(world: World, clock: ManualClock) -> None:
+    known(world, 0.05, 0.06, 0.05)
+    world.nodes.waits = {2: 0.0}
+    world.nodes.delays = {1: 0.015, 2: 0.01, 3: 0.05}
+    assert await world.ask() == ["digits-2"]
+    assert clock.monotonic() == pytest.approx(1000.01, abs=0.0015)
+
+
+async def test_an_idle_node_that_is_slow_waits_for_the_others_word(world: World, clock: ManualClock) -> None:
+    known(world, 0.05, 0.5, 0.05)
+    world.nodes.waits = {1: 10.0, 2: 0.0}
+    world.nodes.delays = {1: 0.015, 2: 0.01, 3: 0.05}
+    assert await world.ask() == ["digits-1", "digits-2"]
+    assert clock.monotonic() == pytest.approx(1000.02, abs=0.0015)
+
+
+async def test_when_an_unknown_one_is_idle_the_others_get_as_long_again_and_later_answers_still_count(
     world: World, clock: ManualClock
 ) -> None:
     world.nodes.waits = {1: 10.0, 2: 0.0}
