@@ -90,7 +90,8 @@ class Prober:
         endpoint.probe_latency.observe(now - began, now)
         endpoint.unanswered_probes = 0
         if report is None:
-            endpoint.load_path = ""  # it promised more than it does; until the registry says something new of it
+            if answer.status < 500:  # it promised more than it does; until the registry says something new of it
+                endpoint.load_path = ""
             return False
         endpoint.heard(report)
         answered.add(endpoint)

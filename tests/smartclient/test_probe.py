@@ -24,6 +24,7 @@ class Nodes:
         self.delays: dict[int, float] = {}
         self.waits: dict[int, float] = {}
         self.bodies: dict[int, bytes] = {}
+        self.statuses: dict[int, int] = {}
         self.dead: set[int] = set()
         self.asked: list[tuple[int, str, str]] = []
 
@@ -38,7 +39,7 @@ class Nodes:
             raise TransportFailure(Outcome.TIMEOUT, "no answer")
         wait = self.waits.get(number, 5.0)
         said = {"wait_ms": wait, "inflight": int(wait > 0)}
-        return Answer(200, {}, self.bodies.get(number, json.dumps(said).encode()))
+        return Answer(self.statuses.get(number, 200), {}, self.bodies.get(number, json.dumps(said).encode()))
 
 
 class World:
@@ -169,6 +170,13 @@ async def test_a_path_that_tells_no_load_is_not_asked_again_until_the_list_chang
     assert world.endpoints[0].load_path == ""
     world.endpoints[0].update(world.endpoints[0].instance)
     assert world.endpoints[0].load_path == "/load"
+
+
+async def test_a_node_that_will_not_say_now_is_asked_again(world: World) -> None:
+    world.nodes.statuses = {1: 503, 2: 404}
+    assert await world.ask() == ["digits-3"]
+    world.nodes.statuses = {}
+    assert [endpoint.load_path for endpoint in world.endpoints] == ["/load", "", "/load"]
 
 
 async def test_a_path_that_is_none_is_never_asked(clock: ManualClock) -> None:
