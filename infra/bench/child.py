@@ -6,10 +6,11 @@ What is measured must not share a Python with what measures it.
 import asyncio
 import json
 import math
+import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
-from typing import Any, cast
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import IO, Any, cast
 
 from infra.fleet import FleetError
 from infra.leash import leashed
@@ -56,6 +57,18 @@ class Child:
     def ask(self, text: str) -> None:
         """Send it a line."""
         cast("asyncio.StreamWriter", self._process.stdin).write(text.encode() + b"\n")
+
+
+@contextmanager
+def running(module: str) -> Iterator[str]:
+    """Run a module that prints its address and serves there; give the address, end it at the end."""
+    command = leashed([sys.executable, "-P", "-m", module])
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        yield cast("IO[str]", process.stdout).readline().strip()
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

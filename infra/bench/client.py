@@ -21,8 +21,8 @@ import aiohttp
 import requests
 from prometheus_client import CollectorRegistry
 
+from infra.bench.child import running
 from infra.bench.picks import bytes_per_endpoint, flatness, pick_costs
-from infra.bench.sink import sink
 from infra.fleet import LocalFleet
 from registry.connect import connect
 from registry.directory import Registration
@@ -73,7 +73,7 @@ def _service() -> Iterator[tuple[str, list[str]]]:
     """A registry that lists the servers: its address, and theirs."""
     with LocalFleet() as fleet, ExitStack() as servers:
         fleet.start_registry()
-        urls = [servers.enter_context(sink()) for _ in range(SERVERS)]
+        urls = [servers.enter_context(running("infra.bench.sink")) for _ in range(SERVERS)]
         asyncio.run(_register(fleet, urls))
         yield fleet.address, urls
 

@@ -6,13 +6,7 @@ with it. Bodies with a ``Content-Length`` only. ``python -m infra.bench.sink`` p
 
 import asyncio
 import re
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import IO, cast
-
-from infra.leash import leashed
+from typing import cast
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
@@ -45,18 +39,6 @@ class Sink(asyncio.Protocol):
         if self._missing <= 0 and self._transport is not None:
             self._missing = 0
             self._transport.write(ANSWER)
-
-
-@contextmanager
-def sink() -> Iterator[str]:
-    """One as a process; its URL."""
-    command = leashed([sys.executable, "-P", "-m", "infra.bench.sink"])
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    try:
-        yield cast("IO[str]", process.stdout).readline().strip()
-    finally:
-        process.kill()
-        process.communicate()
 
 
 async def _serve() -> None:

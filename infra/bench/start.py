@@ -12,14 +12,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self, cast
 
 import aiohttp
 
+from infra.bench.child import running
 from infra.fleet import FleetError, LocalFleet, twostep
 from infra.leash import leashed
 from infra.load import choose
@@ -123,7 +124,7 @@ async def _client(digits: Path, effort: Effort, say: Callable[[str], None]) -> d
         urls = [each.url for each in (await fleet.wait_passing("digits", 3)).instances]
         nodes = await _beside(effort, say, service="digits", registry=fleet.address, urls=urls, bodies=bodies)
     with ExitStack() as servers:
-        urls = [servers.enter_context(_echo()) for _ in range(3)]
+        urls = [servers.enter_context(running("infra.bench.echo")) for _ in range(3)]
         address = "static://" + ",".join(url.removeprefix("http://") for url in urls)
         echo = await _beside(effort, say, service="echo", registry=address, urls=urls, bodies=bodies)
     return {"client": {"nodes": nodes, "echo": echo}}
@@ -161,18 +162,6 @@ async def _beside(
         "ratio": round(statistics.median(ratios), 3),
         "ratios": [round(ratio, 3) for ratio in ratios],
     }
-
-
-@contextmanager
-def _echo() -> Iterator[str]:
-    """One echo server; its URL."""
-    command = leashed([sys.executable, "-P", "-m", "infra.bench.echo"])
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    try:
-        yield cast("IO[str]", process.stdout).readline().strip()
-    finally:
-        process.kill()
-        process.communicate()
 
 
 async def _classify(client: AsyncSmartClient, bodies: Sequence[bytes], count: int) -> float:

@@ -20,7 +20,7 @@ from smartclient.client import AsyncSmartClient
 from smartclient.errors import BadOption
 from smartclient.options import ClientOptions
 from smartclient.transport import Answer, Request
-from smartclient.wire.progress import FAILURES, Progress
+from smartclient.wire.progress import FAILURES, Progress, bounded
 
 Result = TypeVar("Result")
 
@@ -154,20 +154,9 @@ class _Transport:
         self.sent += 1
         errand.drop()
         progress = Progress()
-
-        def stop() -> None:
-            if not timer.expired():
-                timer.reschedule(0.0)
-
         try:
-            async with asyncio.timeout(within) as timer:
-                progress.stop = stop
-                if waits is not None:
-                    waits(progress.give_up)
-                try:
-                    status, received = await errand.go(url, headers, progress, connect_within=connect_within)
-                finally:
-                    progress.stop = None
+            async with bounded(progress, within, waits):
+                status, received = await errand.go(url, headers, progress, connect_within=connect_within)
         except FAILURES as error:
             raise progress.failure(error, within=within, connect_within=connect_within) from error
         return Answer(status, received, b"", _Elsewhere())

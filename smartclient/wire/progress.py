@@ -5,8 +5,10 @@ alive was closed just as it was used again (says nothing of the node), or the no
 which connection it got. aiohttp's own tracing could tell that too, for a sixth of the client's rate (measured).
 """
 
+import asyncio
 import weakref
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any, Literal
 
@@ -68,6 +70,24 @@ class Progress:
             return "no connection: given up" if self._given_up else f"no connection within {seconds:.3g} s"
         cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
         return "connection refused" if isinstance(cause, ConnectionRefusedError) else f"no connection: {_said(error)}"
+
+
+@asynccontextmanager
+async def bounded(progress: Progress, within: float, waits: Waits | None) -> AsyncGenerator[None, None]:
+    """Give the block ``within`` seconds, or as long as nobody gives it up. Raises ``TimeoutError``."""
+
+    def stop() -> None:
+        if not timer.expired():
+            timer.reschedule(0.0)
+
+    try:
+        async with asyncio.timeout(within) as timer:
+            progress.stop = stop
+            if waits is not None:
+                waits(progress.give_up)
+            yield
+    finally:
+        progress.stop = None
 
 
 CURRENT: ContextVar[Progress] = ContextVar("smartclient_progress")

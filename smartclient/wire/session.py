@@ -5,7 +5,6 @@ refuse a body it has not read, or answer while it still comes. When a kept-alive
 an idempotent request (GET, PUT, …) a second time; other methods it leaves to us.
 """
 
-import asyncio
 from collections.abc import Mapping
 
 import aiohttp
@@ -15,7 +14,7 @@ from smartclient.errors import BadInput
 from smartclient.transport import Answer, Request
 from smartclient.wire.bodies import in_one, in_pieces
 from smartclient.wire.head import fields
-from smartclient.wire.progress import FAILURES, Progress, Waits
+from smartclient.wire.progress import FAILURES, Progress, Waits, bounded
 from smartclient.wire.streamed import BodyStream
 
 
@@ -42,16 +41,8 @@ async def through_session(
         allow_redirects=False,
         timeout=connecting,
     )
-
-    def stop() -> None:
-        if not timer.expired():
-            timer.reschedule(0.0)
-
     try:
-        async with asyncio.timeout(within) as timer:
-            progress.stop = stop
-            if waits is not None:
-                waits(progress.give_up)
+        async with bounded(progress, within, waits):
             response = await requested
             progress.phase = "answering"
             if stream:
@@ -63,5 +54,3 @@ async def through_session(
             what = f"the body of {request.method} {request.target}"
             raise BadInput(f"{what} cannot be read: {pieces.error}") from pieces.error
         raise
-    finally:
-        progress.stop = None
