@@ -71,6 +71,13 @@ class MalformedBody(BadRequest):
     closes = True
 
 
+class NotFound(RequestError):
+    """There is no such model, version or label here (404); another node may have it."""
+
+    status = 404
+    reason = "not_found"
+
+
 class EmptyBody(RequestError):
     """There is no image in the request (400)."""
 

@@ -1,10 +1,10 @@
-"""Bytes to pixels: one uint8 array of the model's height, width and channels for each image.
+"""Bytes to pixels: one array of the model's height, width and channels for each image.
 
-``Preprocessing`` is stored in the model folder, so that training and serving turn the same bytes into the same pixels;
-scaling to floats is no part of it (that happens inside the model's graph). Only the header is parsed before format and
-pixel count are checked: a bomb costs what its header costs. Nothing is guessed: a truncated file is refused
-(``LOAD_TRUNCATED_IMAGES`` stays False). The cap of 50 megapixels lets every phone's photo through and bounds one decode
-at about 200 MB.
+``Preprocessing`` is stored in the model folder, so that training and serving turn the same bytes into the same array.
+Pixels stay uint8 where the model scales them itself, as models trained here do; ``scale``, ``mean`` and ``std`` are for
+models from elsewhere that expect it done. Only the header is parsed before format and pixel count are checked: a bomb
+costs what its header costs. Nothing is guessed: a truncated file is refused (``LOAD_TRUNCATED_IMAGES`` stays False).
+The cap of 50 megapixels lets every phone's photo through and bounds one decode at about 200 MB.
 """
 
 import io
@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from node.errors import BadImage, MissingExtra, TooLarge
+from node.tensors import Array
 
 try:
     import numpy as np
@@ -26,6 +27,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 MAX_PIXELS = 50_000_000
 
 Pixels = NDArray[np.uint8]
+# What decoding holds of each pixel: Pillow stores three channels in four bytes.
+_BYTES_A_PIXEL = 4
 
 
 class Colour(StrEnum):
@@ -42,6 +45,13 @@ class Fit(StrEnum):
     CROP_CENTRE = "crop-centre"
 
 
+class Layout(StrEnum):
+    """The order of a picture's dimensions: channels last, as TensorFlow has it, or first, as PyTorch."""
+
+    NHWC = "nhwc"
+    NCHW = "nchw"
+
+
 class Resample(StrEnum):
     """The filter for resizing, by Pillow's names."""
 
@@ -52,18 +62,55 @@ class Resample(StrEnum):
 
 
 class Preprocessing(msgspec.Struct, frozen=True, kw_only=True):
-    """What a picture becomes before the model sees it; sizes are in pixels."""
+    """What a picture becomes before the model sees it; sizes are in pixels.
+
+    A pixel of value x (0 to 255) in channel c becomes ``(x * scale - mean[c]) / std[c]``; empty: no mean, no division.
+    PyTorch's usual normalisation is ``scale`` 1/255 with its means and deviations.
+    """
 
     height: int
     width: int
     colour: Colour = Colour.RGB
     fit: Fit = Fit.STRETCH
     resample: Resample = Resample.BILINEAR
+    layout: Layout = Layout.NHWC
+    scale: float = 1.0
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` for what makes no sense; msgspec says where in the file it stands."""
+        if self.height < 1 or self.width < 1:
+            raise ValueError(f"{self.height} x {self.width} is no size")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if values and len(values) != self.channels:
+                raise ValueError(f"{name} has {len(values)} values for {self.channels} channels")
+        if 0 in self.std:
+            raise ValueError("std holds a zero")
+
+    @property
+    def channels(self) -> int:
+        """1 or 3."""
+        return 1 if self.colour is Colour.GREY else 3
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(height, width, channels)."""
-        return self.height, self.width, 1 if self.colour is Colour.GREY else 3
+        """The shape of the array, in its layout: (height, width, channels) or (channels, height, width)."""
+        if self.layout is Layout.NCHW:
+            return self.channels, self.height, self.width
+        return self.height, self.width, self.channels
+
+    def arrange(self, pixels: Pixels) -> Array:
+        """Return uint8 ``pixels`` (height, width, channels) as the model wants them: scaled float32, or untouched."""
+        array: Array = pixels
+        if self.scale != 1.0 or self.mean or self.std:
+            array = pixels.astype(np.float32)
+            array *= np.float32(self.scale)
+            if self.mean:
+                array -= np.asarray(self.mean, np.float32)
+            if self.std:
+                array /= np.asarray(self.std, np.float32)
+        return np.ascontiguousarray(array.transpose(2, 0, 1)) if self.layout is Layout.NCHW else array
 
 
 class Picture:
@@ -80,8 +127,13 @@ class Picture:
         """Width times height."""
         return self._image.width * self._image.height
 
-    def decode(self, wanted: Preprocessing) -> Pixels:
-        """Return a new uint8 array of ``wanted.shape``; once only. Raises ``BadImage`` when the rest is damaged.
+    def memory(self, wanted: Preprocessing) -> int:
+        """Bytes that decoding will hold at once, about; a JPEG is decoded at a reduced size and needs less."""
+        _reduce_early(self._image, wanted)
+        return self.pixels * _BYTES_A_PIXEL
+
+    def decode(self, wanted: Preprocessing) -> Array:
+        """Return a new array of ``wanted.shape``; once only. Raises ``BadImage`` when the rest is damaged.
 
         Orientation from EXIF is applied; transparency is laid on white, as browsers do; of 16 bits the upper 8 count.
         """
@@ -92,10 +144,12 @@ class Picture:
                 raise
             except Exception as error:  # Pillow's readers raise whatever the bytes provoke
                 raise BadImage(f"the {image.format} image is damaged: {_first_line(error)}") from error
-            return np.asarray(picture, dtype=np.uint8).reshape(wanted.shape)
+            return wanted.arrange(
+                np.asarray(picture, dtype=np.uint8).reshape(wanted.height, wanted.width, wanted.channels)
+            )
 
 
-def decode(data: bytes | bytearray, wanted: Preprocessing, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+def decode(data: bytes | bytearray, wanted: Preprocessing, *, max_pixels: int = MAX_PIXELS) -> Array:
     """Parse and decode one image file in one go; raises what ``Picture`` raises."""
     return Picture(data, max_pixels=max_pixels).decode(wanted)
 
@@ -128,12 +182,17 @@ def _open(data: bytes | bytearray, max_pixels: int) -> Image.Image:
 
 def _load(image: Image.Image, wanted: Preprocessing) -> Image.Image:
     """Decode, in a JPEG's own fast reduced size where that is still large enough, and turn upright."""
-    # Upright and on its side the picture must cover the model's rectangle, so both sides ask for the longer one.
-    side = max(wanted.height, wanted.width)
-    image.draft(wanted.colour.value, (side, side))
+    _reduce_early(image, wanted)
     image.load()
     ImageOps.exif_transpose(image, in_place=True)
     return image
+
+
+def _reduce_early(image: Image.Image, wanted: Preprocessing) -> None:
+    """Choose the size a JPEG is decoded at; asking twice changes nothing."""
+    # Upright and on its side the picture must cover the model's rectangle, so both sides ask for the longer one.
+    side = max(wanted.height, wanted.width)
+    image.draft(wanted.colour.value, (side, side))
 
 
 def _shrink(image: Image.Image, wanted: Preprocessing) -> Image.Image:
