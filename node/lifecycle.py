@@ -32,7 +32,10 @@ _ORDER = list(State)
 
 
 class Lifecycle:
-    """The present state and when each was entered (seconds since the epoch). It only moves forward."""
+    """The present state and when each was entered (seconds since the epoch).
+
+    It only moves forward, but for ``back``: an operator may call a drained node back while it has not stopped.
+    """
 
     def __init__(self, clock: Clock, name: str = "") -> None:
         self._clock = clock
@@ -49,6 +52,13 @@ class Lifecycle:
         log.info("%s: %s -> %s after %.2f s", self._name, self.state, state, now - self._since)
         self.state, self._since = state, now
         self.entered[state] = self._clock.time()
+
+    def back(self) -> None:
+        """Be ready again after draining; in any other state nothing changes."""
+        if self.state is State.DRAINING:
+            log.info("%s: %s -> %s, called back", self._name, self.state, State.READY)
+            self.state, self._since = State.READY, self._clock.monotonic()
+            self.entered[State.READY] = self._clock.time()
 
     @property
     def ready(self) -> bool:

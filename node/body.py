@@ -1,0 +1,102 @@
+"""The bytes of one request, counted against the node's bounds as they come in.
+
+Bounded in bytes, decompressed bytes included, and in time: a body that is not here after ``body_timeout`` seconds is
+given up, however steadily it drips. aiohttp undoes gzip and deflate; anything else is refused before it is read.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from aiohttp import BodyPartReader, web
+from aiohttp.http_exceptions import BadHttpMessage
+
+from node.admission import Admission
+from node.errors import BadRequest, BodyTooLarge, MalformedBody, SlowBody, Unsupported
+
+_CHUNK = 256 * 1024
+_ENCODINGS = ("", "identity", "gzip", "deflate")
+
+
+class Body:
+    """The body of ``request``: at most ``most`` bytes, within ``seconds``."""
+
+    def __init__(self, request: web.Request, admission: Admission, *, most: int, seconds: float) -> None:
+        self._request = request
+        self._admission = admission
+        self._most = most
+        self._seconds = seconds
+        self._arrived = 0
+        self._held = 0
+
+    def announce(self) -> None:
+        """Look at the headers only. Raises ``TooLarge``, ``Unsupported`` or ``Overloaded`` before a byte is read."""
+        length = self._request.content_length
+        if length is not None and length > self._most:
+            raise self._too_large()
+        encoding = self._request.headers.get("Content-Encoding", "").lower()
+        if encoding not in _ENCODINGS:
+            raise Unsupported(f"Content-Encoding {encoding!r} is not read here; send the body as it is, or gzip")
+        self._hold(length or 0)
+
+    async def whole(self) -> bytearray:
+        """Read it to its end."""
+        data = bytearray()
+        async with self.in_time():
+            try:
+                while chunk := await self._request.content.readany():
+                    self._arrive(len(chunk))
+                    data += chunk
+            except web.RequestPayloadError as error:
+                raise self._malformed(error) from error
+        return data
+
+    async def files(self) -> AsyncIterator[tuple[str, bytearray]]:
+        """Read the files of a form one by one, with their names; plain form fields are left out."""
+        try:
+            reader = await self._request.multipart()
+            while (part := await reader.next()) is not None:
+                if not isinstance(part, BodyPartReader):
+                    raise BadRequest("a form inside a form is not read here; send the files side by side")
+                data = bytearray()
+                while chunk := await part.read_chunk(_CHUNK):
+                    self._arrive(len(chunk))
+                    data += chunk
+                if part.filename is not None or not part.headers.get("Content-Type", "text/").startswith("text/"):
+                    yield part.filename or "", data
+        except web.RequestPayloadError as error:
+            raise self._malformed(error) from error
+        except (ValueError, RuntimeError, AssertionError, BadHttpMessage) as error:  # aiohttp's reader raises any
+            raise BadRequest(f"the form is malformed: {error}") from error
+
+    def release(self) -> None:
+        """Give back what was counted."""
+        self._admission.release(self._held)
+        self._held = 0
+
+    @asynccontextmanager
+    async def in_time(self) -> AsyncIterator[None]:
+        """Bound the reading that is done inside. Raises ``SlowBody``."""
+        try:
+            async with asyncio.timeout(self._seconds):
+                yield
+        except TimeoutError as error:
+            raise SlowBody(f"the body did not arrive within {self._seconds:g} s") from error
+
+    def _arrive(self, size: int) -> None:
+        self._arrived += size
+        if self._arrived > self._most:
+            raise self._too_large()
+        if self._arrived > self._held:
+            self._hold(self._arrived - self._held)
+
+    def _hold(self, size: int) -> None:
+        self._admission.hold(size)
+        self._held += size
+
+    def _malformed(self, error: web.RequestPayloadError) -> MalformedBody:
+        self._request.content.feed_eof()  # aiohttp would go on reading after the answer, and log what it meets
+        return MalformedBody(f"the body is malformed: {str(error).splitlines()[-1].strip()}")
+
+    def _too_large(self) -> BodyTooLarge:
+        return BodyTooLarge(f"the body is larger than the {self._most / 2**20:g} MiB this node takes")
