@@ -78,8 +78,35 @@ def train(source: str, out: Path | None, as_json: bool, **options: Any) -> None:
 
 
 @click.command()
-@click.option("--model", required=True, type=click.Path(path_type=Path), help="Model folder, SavedModel or .keras.")
-@click.option("--name", default="", help="Service to register as.  [default: the model's name]")
+@click.option(
+    "--model",
+    "models",
+    required=True,
+    multiple=True,
+    metavar="[NAME=]MODEL",
+    help="Model folder, SavedModel, .keras, .tflite or .onnx file, or keras:APPLICATION; may be repeated.",
+)
+@click.option(
+    "--versions", default="latest", show_default=True, help="Of a model folder: latest, latest:2, all, or 1,3."
+)
+@click.option("--label", "version_labels", multiple=True, metavar="[MODEL:]LABEL=VERSION", help="A name for a version.")
+@click.option(
+    "--watch-models",
+    is_flag=False,
+    flag_value=5.0,
+    default=0.0,
+    type=click.FloatRange(0),
+    metavar="[SECONDS]",
+    help="Look for new versions every so often, load them, swap.  [5 if no number is given]",
+)
+@click.option(
+    "--runtime",
+    default="",
+    type=click.Choice(["", "auto", "tensorflow", "litert", "onnx", "python"]),
+    help="What runs the model; auto measures and keeps the fastest.  [default: what it was made for]",
+)
+@click.option("--quantize", default="", type=click.Choice(["", "int8"]), help="Weights and sums in 8 bits (LiteRT).")
+@click.option("--name", default="", help="Service to register as.  [default: the first model's name]")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any free one.")
 @click.option("--advertise", default="", help="Address others reach this node at.  [default: found out]")
@@ -98,6 +125,14 @@ def train(source: str, out: Path | None, as_json: bool, **options: Any) -> None:
 @click.option(
     "--queue-limit-ms", type=click.FloatRange(1), default=2000.0, show_default=True, help="Longest predicted wait."
 )
+@click.option("--body-timeout", type=click.FloatRange(0.1), default=30.0, show_default=True, help="Seconds for a body.")
+@click.option("--header-timeout", type=click.FloatRange(0.1), default=10.0, show_default=True, help="Seconds.")
+@click.option("--max-connections", type=click.IntRange(8), default=1024, show_default=True, help="At once.")
+@click.option("--token-file", type=click.Path(path_type=Path), help="Demand one of these bearer tokens for inference.")
+@click.option("--admin-token-file", type=click.Path(path_type=Path), help="Allow steering (/admin) to these tokens.")
+@click.option("--tls-certificate", type=click.Path(path_type=Path), help="Serve https with this chain (PEM).")
+@click.option("--tls-key", type=click.Path(path_type=Path), help="The certificate's key (PEM).")
+@click.option("--tls-client-ca", type=click.Path(path_type=Path), help="Demand client certificates of this CA (PEM).")
 @click.option("--drain-grace", type=click.FloatRange(0), default=1.5, show_default=True, help="Seconds.")
 @click.option(
     "--log-level",
@@ -106,24 +141,32 @@ def train(source: str, out: Path | None, as_json: bool, **options: Any) -> None:
     show_default=True,
 )
 def node(**options: Any) -> None:
-    """Serve a model over HTTP and register it.
+    """Serve models over HTTP and register.
 
-    The node answers POST /classify (an image, or a form with several), /healthz, /readyz and /metrics. SIGTERM or
-    Ctrl-C drains it: it leaves the registry first, finishes what it has, and ends; a second one hurries.
+    The node speaks POST /classify (an image, or a form with several), the Open Inference Protocol under /v2 and
+    TensorFlow Serving's REST under /v1; GET /openapi.json lists everything. SIGTERM or Ctrl-C drains it: it leaves the
+    registry first, finishes what it has, and ends; a second one hurries.
 
     \b
     Example:
       twostep node --model models/digits --port 0
+      twostep node --model models/photos --watch-models --runtime auto
+      twostep node --model cats=a.onnx --model dogs=models/dogs --versions latest:2 --label dogs:stable=3
       curl --data-binary @7.png http://127.0.0.1:8080/classify
     """
+    from node import settings
+    from node.runtimes.select import Choice
     from node.server import NodeConfig, serve
 
     logging.basicConfig(
         level=options["log_level"].upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
     )
+    wanted = settings.wanted(options["versions"])
     config = NodeConfig(
-        model=options["model"],
-        labels=options["labels"],
+        models=tuple(settings.model(text, wanted, options["labels"]) for text in options["models"]),
+        runtime=Choice(runtime=options["runtime"], quantize=options["quantize"]),
+        watch=options["watch_models"],
+        labels=tuple(settings.label(text) for text in options["version_labels"]),
         service=options["name"],
         id=options["node_id"],
         host=options["host"],
@@ -137,8 +180,16 @@ def node(**options: Any) -> None:
         check_interval=options["check_interval"],
         max_batch=options["max_batch"],
         max_body=int(options["max_body_mb"] * 2**20),
+        body_timeout=options["body_timeout"],
+        header_timeout=options["header_timeout"],
+        max_connections=options["max_connections"],
         queue_limit=options["queue_limit_ms"] / 1e3,
         drain_grace=options["drain_grace"],
+        token_file=options["token_file"],
+        admin_token_file=options["admin_token_file"],
+        tls_certificate=options["tls_certificate"],
+        tls_key=options["tls_key"],
+        tls_client_ca=options["tls_client_ca"],
     )
     asyncio.run(serve(config, announce=_announce))
 

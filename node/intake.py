@@ -36,7 +36,7 @@ class Visit:
     version: str = ""
 
 
-VISIT = "twostep.visit"  # aiohttp's typed keys are younger than the oldest aiohttp we take
+VISIT: web.RequestKey[Visit] = web.RequestKey("visit", Visit)
 
 
 class Intake:

@@ -1,8 +1,8 @@
 """The models a node serves: which versions are loaded, what their labels mean, and how one replaces another.
 
-A version is loaded and warmed beside those that serve, then put in place by one assignment; the one it replaces takes no
-new requests, finishes those it has and is freed when its last user lets go. What cannot be loaded is refused, its reason
-kept, and what served before goes on. Labels point only at loaded versions. A request holds the version it is answered
+A version is loaded and warmed beside those that serve, then put in place by one assignment; the one it replaces takes
+no new requests, finishes those it has and is freed when its last user lets go. What cannot be loaded is refused, its
+reason kept, and what served before goes on. Labels point only at loaded versions. A request holds the version it is answered
 by (``use``), so an answer never names another than the one that computed it. Loads happen one at a time: two models
 coming up at once would each make the other slow, and need the memory of both.
 """
@@ -187,7 +187,7 @@ class Repository:
                     await self._bring_up(entry, source)
                 except NodeError as error:
                     trouble = error
-                    log.error("%s version %s is not served: %s", entry.name, source.version, error)
+                    log.error("%s version %s is not served: %s", entry.name, source.version, error)  # noqa: TRY400 - one line
             served = [source.version for source in sources if self._serves(entry, source.version)]
             if not served:
                 raise trouble or ModelError(f"{entry.model.path} has none of the wanted versions")
@@ -216,7 +216,7 @@ class Repository:
             for version in entry.versions.values():
                 served, version.served = version.served, None
                 if served is not None:
-                    served.close()
+                    await served.close()
         for task in self._leaving:
             task.cancel()
         await asyncio.gather(*self._leaving, return_exceptions=True)
@@ -269,7 +269,7 @@ class Repository:
             try:
                 await served.warm()
             except BaseException:
-                served.close()
+                await served.close()
                 raise
         except BaseException as error:
             version.condition, version.reason = Condition.UNAVAILABLE, str(error)
@@ -302,7 +302,7 @@ class Repository:
         entry.labels = {label: number for label, number in entry.labels.items() if number != version.number}
         self._changed()
         await served.unused.wait()
-        served.close()
+        await served.close()
         self._metrics.unloaded(entry.name, version.number, served.runtime.name)
         if entry.versions.get(version.number) is version:
             del entry.versions[version.number]

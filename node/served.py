@@ -24,9 +24,9 @@ from node.load import Load, report, slowest
 from node.metrics import Metrics, ModelMetrics
 from node.models import ModelSource, labels, preprocessing
 from node.runtimes.base import Runtime, Signature
+from node.tally import Tally
 from node.tensors import Array, Tensors, rows
 from node.ticket import Ticket
-from node.tally import Tally
 from registry.timing import Clock
 
 log = logging.getLogger(__name__)
@@ -145,7 +145,7 @@ class Served:
         if wanted is None:
             raise BadRequest(f"{self.name} gives no scores; ask for its tensors: POST /v2/models/{self.name}/infer")
         image = await self.decode(data, ticket)
-        scores = (await self.infer({self.signature.inputs[0].name: image}, ticket))[wanted.name][0]
+        scores: Array = (await self.infer({self.signature.inputs[0].name: image}, ticket))[wanted.name][0]
         if not np.isfinite(scores).all():
             raise InternalError("the model answered with something that is not a number")
         return scores
@@ -172,10 +172,10 @@ class Served:
             rps=rps,
         )
 
-    def close(self) -> None:
-        """Fail what waits and free the model."""
+    async def close(self) -> None:
+        """Fail what waits, let the present batch end, free the model."""
         self.batcher.close()
-        self.runtime.close()
+        await self._shared.compute.call(self.runtime.close)
 
     def snapshot(self) -> dict[str, object]:
         """Model, runtime and batcher as they stand."""

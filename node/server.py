@@ -7,28 +7,38 @@ in the order of ``lifecycle``, a second one hurries.
 """
 
 import asyncio
-import importlib.util
+import contextlib
 import logging
 import random
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 from aiohttp import web
 
 from node import machine
+from node.access import Access
 from node.admission import Admission
-from node.errors import MissingExtra, PortInUse
+from node.compute import Compute
+from node.decoding import Decoders
+from node.errors import NodeError, PortInUse
+from node.intake import Intake
 from node.lifecycle import Lifecycle, State, Step, drain, drain_order
 from node.load import PATH as LOAD_PATH
 from node.metrics import Metrics
-from node.models import ModelSource, locate, verify
-from node.pipeline import Pipeline
+from node.models import ModelSource
+from node.protocols.admin import Admin
+from node.protocols.image import Images
+from node.repository import Model, Repository
 from node.runtimes.base import Runtime
-from node.surface import ClientFaults, Surface
+from node.runtimes.select import Choice, open_runtime
+from node.served import Served, Shared
+from node.surface import ClientFaults, Spoken, Surface
+from node.versions import Watcher
 from registry.connect import connect
 from registry.directory import Directory, HttpCheck, Registration
 from registry.registration import Registrar
@@ -41,13 +51,16 @@ _CLEANUP = 1.0
 
 
 class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """What a node is told; empty strings are filled in: ``service`` from the model, ``id`` at random.
+    """What a node is told; empty strings are filled in: ``service`` from the first model, ``id`` at random.
 
     Sizes in bytes, times in seconds. ``registry`` is an address for ``registry.connect`` (empty: the environment's).
+    ``watch``: seconds between two looks for new versions, 0: none.
     """
 
-    model: Path
-    labels: Path | None = None
+    models: tuple[Model, ...]
+    runtime: Choice = Choice()
+    watch: float = 0.0
+    labels: tuple[tuple[str, str, str], ...] = ()
     service: str = ""
     id: str = ""
     host: str = "127.0.0.1"
@@ -62,17 +75,23 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_batch: int = 32
     max_body: int = 64 * 1024 * 1024
     body_timeout: float = 30.0
+    header_timeout: float = 10.0
+    max_connections: int = 1024
     queue_limit: float = 2.0
     drain_grace: float = 1.5
     drain_timeout: float = 15.0
+    token_file: Path | None = None
+    admin_token_file: Path | None = None
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
 
 
 class NodeServer:
     """A node in this process: ``start``, then ``drain`` (in the order of ``lifecycle``) or ``stop`` (at once).
 
     Raises ``ModelError`` or ``MissingExtra`` when made, before anything heavy is imported, if there is no model to
-    serve or no TensorFlow to serve it with. ``load`` and ``directory`` stand in for TensorFlow and for the registry in
-    tests.
+    serve. ``open`` and ``directory`` stand in for the runtimes and for the registry in tests.
     """
 
     def __init__(
@@ -81,29 +100,37 @@ class NodeServer:
         *,
         clock: Clock | None = None,
         rng: random.Random | None = None,
-        load: Callable[[ModelSource], Runtime] | None = None,
+        open: Callable[[ModelSource], Runtime] | None = None,  # noqa: A002 - it says what it does
         directory: Directory | None = None,
     ) -> None:
         self._clock = clock or SystemClock()
         self._rng = rng or random.Random()
-        if load is None and importlib.util.find_spec("tensorflow") is None:
-            raise MissingExtra("tensorflow", "node")
-        self._source = locate(config.model, config.labels)
         self._config = config
-        self._load = load or _tensorflow
-        self.service = config.service or self._source.name
+        self.metrics = Metrics()
+        self.admission = Admission(limit=config.queue_limit)
+        self._compute = Compute(self._clock)
+        self._decoders = Decoders(self._clock)
+        self._shared = Shared(self._compute, self._decoders, self.admission, self.metrics, self._clock, config.max_batch)
+        self.repository = Repository(
+            config.models,
+            open=open or (lambda source: open_runtime(source, config.runtime)),
+            make=self._put_to_work,
+            metrics=self.metrics,
+            clock=self._clock,
+            on_change=self._models_changed,
+        )
+        self.service = config.service or self.repository.names[0]
         self.id = config.id or f"{self.service}-{self._rng.getrandbits(24):06x}"
         self.port = config.port
         self.lifecycle = Lifecycle(self._clock, self.id)
-        self.admission = Admission(limit=config.queue_limit)
-        self.metrics = Metrics(self._source.name, self._source.version)
-        self.surface = Surface(
+        access = Access.from_files(config.token_file, config.admin_token_file)
+        self.intake = Intake(
             self.id,
+            self.repository,
             self.lifecycle,
             self.admission,
-            self.metrics,
+            access,
             clock=self._clock,
-            rng=self._rng,
             max_body=config.max_body,
             body_timeout=config.body_timeout,
         )
@@ -111,7 +138,7 @@ class NodeServer:
         self._registrar: Registrar | None = None
         self._registered = AsyncExitStack()
         self._runner: web.AppRunner | None = None
-        self._pipeline: Pipeline | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
         self._hurry = asyncio.Event()
         self._add_gauges()
 
@@ -133,23 +160,16 @@ class NodeServer:
         """
         await self._listen()
         self.lifecycle.to(State.LOADING)
-        started = self._clock.monotonic()
-        runtime = await asyncio.to_thread(self._verified_runtime)
-        self.metrics.loaded(runtime.name, self._clock.monotonic() - started)
-        self.lifecycle.to(State.WARMING)
-        self._pipeline = Pipeline(
-            self._source,
-            runtime,
-            admission=self.admission,
-            metrics=self.metrics,
-            clock=self._clock,
-            max_batch=self._config.max_batch,
-        )
-        await self._pipeline.warm()
-        self.surface.pipeline = self._pipeline
+        for name in self.repository.names:
+            await self.repository.load(name)
+        for name, label, version in self._config.labels:
+            self.repository.label(name, label, version)
+        self.intake.open = True
         self.lifecycle.to(State.READY)
         if self._config.register:
-            await self._register(runtime.name)
+            await self._register()
+        if self._config.watch:
+            self._keep(self._watch())
 
     async def drain(self) -> None:
         """Leave in the order of ``lifecycle.drain_order``, losing no request; ends stopped."""
@@ -158,7 +178,7 @@ class NodeServer:
             order,
             {
                 Step.UNREADY: self._become_unready,
-                Step.LEAVE_REGISTRY: self._leave_registry,
+                Step.LEAVE_REGISTRY: lambda: self._leave_registry("draining"),
                 Step.GRACE: lambda: self._clock.sleep(self._config.drain_grace),
                 Step.REFUSE: self._refuse,
                 Step.FINISH: self.admission.idle,
@@ -173,12 +193,17 @@ class NodeServer:
 
     async def stop(self) -> None:
         """Stop now: fail what waits, close connections, deregister. Stopping a stopped node is fine."""
-        if self.lifecycle.state is not State.STARTING:
+        started = self.lifecycle.state is not State.STARTING
+        if started:
             self.lifecycle.to(State.DRAINING)
-        self.surface.refusing = True
-        pipeline, self._pipeline, self.surface.pipeline = self._pipeline, None, None
-        if pipeline is not None:
-            await pipeline.close()
+            self.intake.refusing = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if started and self.lifecycle.state is not State.STOPPED:
+            await self.repository.close()
+            await self._compute.close()
+            self._decoders.close()
         runner, self._runner = self._runner, None
         if runner is not None:
             await runner.cleanup()
@@ -187,17 +212,19 @@ class NodeServer:
         directory, self._directory = self._directory, None
         if directory is not None:
             await directory.close()
-        if self.lifecycle.state is not State.STARTING:
+        if started:
             self.lifecycle.to(State.STOPPED)
 
     def snapshot(self) -> dict[str, object]:
-        """State, what is held, and the pipeline."""
+        """State, what is held, and every model."""
         return {
             "node": self.id,
             "service": self.service,
             **self.lifecycle.snapshot(),
+            "refusing": self.intake.refusing,
             "held": self.admission.snapshot(),
-            "pipeline": None if self._pipeline is None else self._pipeline.snapshot(),
+            **self._decoders.snapshot(),
+            "models": self.repository.snapshot(),
         }
 
     async def _listen(self) -> None:
@@ -206,7 +233,7 @@ class NodeServer:
         server_log = log.getChild("http")
         server_log.addFilter(ClientFaults())
         self._runner = web.AppRunner(
-            self.surface.application(), access_log=None, logger=server_log, shutdown_timeout=_CLEANUP
+            self._surface().application(), access_log=None, logger=server_log, shutdown_timeout=_CLEANUP
         )
         await self._runner.setup()
         try:
@@ -214,31 +241,77 @@ class NodeServer:
         except OSError as error:
             raise PortInUse(f"port {self.port} on {self._config.host} is in use; choose another with --port") from error
 
-    def _verified_runtime(self) -> Runtime:
-        verify(self._source)
-        return self._load(self._source)
+    def _put_to_work(self, source: ModelSource, runtime: Runtime) -> Served:
+        self.lifecycle.to(State.WARMING)
+        return Served(source, runtime, self._shared)
 
-    async def _register(self, runtime: str) -> None:
+    def _surface(self) -> Surface:
+        protocols: list[Spoken] = [
+            Images(self.id, self.intake, self.metrics),
+            Admin(self.intake, drain=self._step_aside, undrain=self._come_back, state=self.snapshot),
+        ]
+        return Surface(self.id, self.lifecycle, self.intake, self.metrics, protocols, clock=self._clock, rng=self._rng)
+
+    async def _register(self) -> None:
         directory = self._directory = self._directory or connect(
             self._config.registry or None, clock=self._clock, rng=self._rng
         )
-        registration = Registration(
+        self._registrar = await self._registered.enter_async_context(
+            Registrar(
+                directory,
+                self._registration(),
+                clock=self._clock,
+                rng=self._rng,
+                on_failure=self.metrics.sync_failures.inc,
+            )
+        )
+
+    def _registration(self) -> Registration:
+        first = self.repository.first
+        return Registration(
             service=self.service,
             id=self.id,
             address=self._address(),
             port=self.port,
             check=HttpCheck(url=f"{self.url}/readyz", interval=self._config.check_interval),
             tags=self._config.tags,
-            meta={"model": self._source.name, "runtime": runtime, "load": LOAD_PATH},
+            meta={
+                "model": self.repository.names[0],
+                "runtime": "" if first is None else first.runtime.name,
+                "load": LOAD_PATH,
+                **({"models": ",".join(self.repository.names)} if len(self.repository.names) > 1 else {}),
+            },
             zone=self._config.zone,
-            version=self._source.version,
+            version="" if first is None else first.version,
             weight=self._config.weight,
         )
-        self._registrar = await self._registered.enter_async_context(
-            Registrar(
-                directory, registration, clock=self._clock, rng=self._rng, on_failure=self.metrics.sync_failures.inc
-            )
-        )
+
+    def _models_changed(self) -> None:
+        """Say in the registry which version is served now."""
+        if self._registrar is not None:
+            self._keep(self._registrar.update(self._registration()))
+
+    async def _watch(self) -> None:
+        """Look for new versions for ever; what cannot be served is logged, and what serves goes on."""
+        watchers = {
+            entry.name: Watcher(entry.model.path, entry.model.wanted)
+            for entry in self.repository.entries()
+            if isinstance(entry.model.path, Path)
+        }
+        for watcher in watchers.values():
+            await asyncio.to_thread(watcher.start)
+        while True:
+            await self._clock.sleep(self._config.watch)
+            for name, watcher in watchers.items():
+                if await asyncio.to_thread(watcher.due):
+                    with contextlib.suppress(NodeError):  # logged where it was refused
+                        await self.repository.load(name)
+
+    def _keep(self, work: Coroutine[Any, Any, object]) -> None:
+        """Run something beside the requests until the node stops."""
+        task: asyncio.Task[Any] = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _address(self) -> str:
         registry = "" if self._directory is None else urlsplit(self._directory.source).hostname or ""
@@ -247,12 +320,33 @@ class NodeServer:
     async def _become_unready(self) -> None:
         self.lifecycle.to(State.DRAINING)
 
-    async def _leave_registry(self) -> None:
+    async def _leave_registry(self, reason: str) -> None:
         if self._registrar is not None:
-            await self._registrar.maintenance(True, "draining")
+            await self._registrar.maintenance(True, reason)
 
     async def _refuse(self) -> None:
-        self.surface.refusing = True
+        self.intake.refusing = True
+
+    async def _step_aside(self, reason: str) -> None:
+        """Drain without ending: out of service now, refusing after the grace."""
+        if not self.lifecycle.ready:
+            return
+        self.lifecycle.to(State.DRAINING)
+        await self._leave_registry(reason or "drained by an operator")
+        self._keep(self._refuse_later())
+
+    async def _refuse_later(self) -> None:
+        await self._clock.sleep(self._config.drain_grace)
+        if self.lifecycle.leaving:  # not called back meanwhile
+            await self._refuse()
+
+    async def _come_back(self) -> None:
+        """Undo ``_step_aside``."""
+        self.lifecycle.back()
+        if self.lifecycle.ready:
+            self.intake.refusing = False
+            if self._registrar is not None:
+                await self._registrar.maintenance(False)
 
     def _add_gauges(self) -> None:
         gauge, life = self.metrics.gauge, self.lifecycle
@@ -262,7 +356,7 @@ class NodeServer:
         gauge("node_draining", "1 while it is leaving.", lambda: float(life.leaving))
 
     def _depth(self) -> float:
-        return 0.0 if self._pipeline is None else self._pipeline.batcher.depth
+        return sum(served.batcher.depth for served in self.repository.serving())
 
 
 async def serve(config: NodeConfig, *, announce: Callable[[NodeServer], None] | None = None) -> None:
@@ -296,9 +390,3 @@ async def serve(config: NodeConfig, *, announce: Callable[[NodeServer], None] | 
         await node.stop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
-
-
-def _tensorflow(source: ModelSource) -> Runtime:
-    from node.runtimes.tensorflow import TensorFlowRuntime  # noqa: PLC0415 - so that importing this module stays quick
-
-    return TensorFlowRuntime(source.path, source.kind)

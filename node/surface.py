@@ -20,6 +20,7 @@ from node.intake import VISIT, Intake, Visit
 from node.lifecycle import Lifecycle
 from node.load import HEADER, PATH, Load, Rate
 from node.metrics import Metrics
+from node.served import Served
 from registry.timing import Clock
 
 log = logging.getLogger(__name__)
@@ -88,7 +89,8 @@ class Surface:
         app.router.add_get("/metrics", self._prometheus)
         for protocol in self._protocols:
             for route in protocol.routes():
-                app.router.add_route(route.method, route.path, route.handler, expect_handler=self._expect, **route.kwargs)
+                options = {**route.kwargs, "expect_handler": self._expect}
+                app.add_routes([web.RouteDef(route.method, route.path, route.handler, options)])
         return app
 
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -135,6 +137,7 @@ class Surface:
         repository = self._intake.repository
         if not self._intake.open:
             return None
+        served: Served | None
         try:
             served = repository.find(model, version=version)
         except RequestError:  # swapped out meanwhile

@@ -51,7 +51,7 @@ class TensorSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """numpy's name of the datatype."""
+        """Numpy's name of the datatype."""
         return DTYPES[self.datatype]
 
     def fits(self, shape: tuple[int, ...]) -> bool:

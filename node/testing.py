@@ -10,9 +10,10 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from node.images import Colour, Pixels, Preprocessing
+from node.images import Colour, Preprocessing
 from node.models import MANIFEST, Manifest, digest
-from node.runtimes.base import Scores, Signature
+from node.runtimes.base import Signature
+from node.tensors import Tensors, TensorSpec
 
 PREPROCESSING = Preprocessing(height=8, width=8, colour=Colour.GREY)
 CLASSES = 10
@@ -26,7 +27,10 @@ class ScriptedRuntime:
     """
 
     name = "scripted"
-    signature = Signature(height=8, width=8, channels=1, dtype="uint8")
+    signature = Signature(
+        inputs=(TensorSpec(name="pixels", datatype="UINT8", shape=(8, 8, 1)),),
+        outputs=(TensorSpec(name="scores", datatype="FP32", shape=(CLASSES,)),),
+    )
 
     def __init__(self, *, poison: int | None = None) -> None:
         self.poison = poison
@@ -35,8 +39,9 @@ class ScriptedRuntime:
         self.batches: list[int] = []
         self.closed = False
 
-    def run(self, batch: Pixels) -> Scores:
+    def run(self, inputs: Tensors) -> Tensors:
         """See ``Runtime``."""
+        batch = inputs["pixels"]
         self.batches.append(len(batch))
         self.gate.wait(30)
         levels = batch.mean(axis=(1, 2, 3))
@@ -44,7 +49,7 @@ class ScriptedRuntime:
             raise RuntimeError("poison in the batch")
         scores = np.full((len(batch), CLASSES), 0.01, np.float32)
         scores[np.arange(len(batch)), (levels // _LEVELS).astype(int)] = 0.91
-        return scores
+        return {"scores": scores}
 
     def close(self) -> None:
         """See ``Runtime``."""

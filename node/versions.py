@@ -6,9 +6,10 @@ failed to load is tried again only after its files have changed. Which versions 
 says when to look there again. A version that has gone from the disk goes on being served until another replaces it.
 """
 
-from node.models import fingerprint, versions
-from node.repository import Model, Wanted
 from pathlib import Path
+
+from node.models import fingerprint, versions
+from node.repository import Wanted
 
 Seen = dict[int, str]
 

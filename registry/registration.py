@@ -120,6 +120,16 @@ class Registrar:
         async with self._lock:
             return await self._try_sync()
 
+    async def update(self, registration: Registration) -> bool:
+        """Say something else of the same instance, its id and service unchanged; whether the registry has agreed yet.
+
+        Never raises for an outage, like ``maintenance``.
+        """
+        self._registration = registration
+        async with self._lock:
+            self._registered = False
+            return await self._try_sync()
+
     def snapshot(self) -> RegistrarState:
         """How it is doing now."""
         return RegistrarState(

@@ -1,7 +1,7 @@
 """``/admin/…``: steering a node, for whoever holds its admin token.
 
-Draining here takes the node out of service and leaves it running: it says so on ``/readyz`` and in the registry, goes on
-answering while clients hear of it, then refuses new work. ``GET /admin/state`` shows what is still inside; undrain
+Draining here takes the node out of service and leaves it running: it says so on ``/readyz`` and in the registry, goes
+on answering while clients hear of it, then refuses new work. ``GET /admin/state`` shows what is still inside; undrain
 brings it back. Ending a node is for a signal, not for HTTP.
 """
 

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from node.images import encode_png
+from node.repository import Model
 from node.server import NodeConfig, NodeServer
 from node.testing import ScriptedRuntime, write_model
 from registry.testing import ScriptedDirectory
@@ -38,9 +39,9 @@ async def make_node(model, runtime, directory):
     made = []
 
     def make(**options):
-        settings = {"model": model, "port": 0, "id": "digits-a1b2", "drain_grace": 0.05} | options
+        settings = {"models": (Model(path=model),), "port": 0, "id": "digits-a1b2", "drain_grace": 0.05} | options
         config = NodeConfig(**settings)
-        node = NodeServer(config, load=lambda _: runtime, directory=directory if config.register else None)
+        node = NodeServer(config, open=lambda _: runtime, directory=directory if config.register else None)
         made.append(node)
         return node
 
@@ -81,6 +82,12 @@ def photo():
     noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
     Image.fromarray(noise).save(out, "JPEG")
     return out.getvalue()
+
+
+@pytest.fixture
+def queued():
+    """How many items wait in a node's queues."""
+    return lambda node: sum(served.batcher.depth for served in node.repository.serving())
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ import itertools
 import numpy as np
 import pytest
 
-from node.batcher import Batcher, Waiting, plan, run_isolated
+from node.batcher import Assembly, Batcher, Waiting, plan, run_isolated
+from node.compute import Compute
 from node.errors import ClientGone, DeadlineExceeded, Draining, InternalError
 from node.latency import LatencyModel
 from node.testing import ScriptedRuntime
@@ -17,7 +18,19 @@ FAR = 1e9
 
 
 def picture(level=0):
-    return np.full(SHAPE, level, np.uint8)
+    return np.full((1, *SHAPE), level, np.uint8)
+
+
+def submit(batcher, level=0, deadline=FAR, gone=lambda: False):
+    return batcher.submit({"pixels": picture(level)}, deadline=deadline, gone=gone)
+
+
+def best(outcome):
+    return int(np.argmax(outcome.outputs["scores"][0]))
+
+
+def blank(count):
+    return {"pixels": np.zeros((count, *SHAPE), np.uint8)}
 
 
 def taught(per_item, fixed=0.0):
@@ -31,9 +44,10 @@ def taught(per_item, fixed=0.0):
 numbers = itertools.count()
 
 
-async def waiting(deadline, gone=False):
+async def waiting(deadline, gone=False, count=1):
     future = asyncio.get_running_loop().create_future()
-    return Waiting(deadline, next(numbers), picture(), lambda: gone, 0.0, future)
+    inputs = {"pixels": picture()}
+    return Waiting(deadline, next(numbers), inputs, count, (SHAPE,), lambda: gone, 0.0, future)
 
 
 @pytest.fixture
@@ -45,10 +59,11 @@ def runtime():
 
 @pytest.fixture
 async def batcher(runtime):
-    made = Batcher(runtime.run, SHAPE, clock=ManualClock(), max_batch=4)
-    yield made
+    clock = ManualClock()
+    compute = Compute(clock)
+    yield Batcher(runtime, compute, clock=clock, max_batch=4)
     runtime.gate.set()
-    await made.close()
+    await compute.close()
 
 
 async def running(runtime, batches=1):
@@ -58,12 +73,23 @@ async def running(runtime, batches=1):
             await asyncio.sleep(0.001)
 
 
+class Timed(ScriptedRuntime):
+    """Takes the clock's time: so much for each row, and so much for each batch."""
+
+    def __init__(self, clock, per_row, fixed):
+        super().__init__()
+        self.clock, self.per_row, self.fixed = clock, per_row, fixed
+
+    def run(self, inputs):
+        self.clock._now += self.per_row * len(inputs["pixels"]) + self.fixed
+        return super().run(inputs)
+
+
 class TestPlan:
     async def test_takes_everything_up_to_the_maximum(self):
         queue = [await waiting(FAR) for _ in range(5)]
         chosen = plan(queue, 0, LatencyModel(), max_batch=4, share=1)
         assert chosen.run == queue[:4]
-        assert chosen.taken == 4
 
     async def test_the_late_and_the_gone_are_dropped_without_taking_a_place(self):
         late, gone, fine = await waiting(1.05), await waiting(50, gone=True), await waiting(60)
@@ -88,47 +114,82 @@ class TestPlan:
     async def test_the_share_never_forbids_a_single_image(self):
         assert len(plan([await waiting(FAR)], 0, taught(5.0), max_batch=8, share=0.1).run) == 1
 
+    async def test_sizes_count_rows(self):
+        queue = [await waiting(FAR, count=3), await waiting(FAR, count=2), await waiting(FAR, count=1)]
+        assert plan(queue, 0, LatencyModel(), max_batch=4, share=1).run == [queue[0], queue[2]]
+
+    async def test_an_item_larger_than_a_batch_runs_alone(self):
+        queue = [await waiting(FAR, count=9), await waiting(FAR)]
+        assert plan(queue, 0, LatencyModel(), max_batch=4, share=1).run == [queue[0]]
+
+    async def test_only_equal_shapes_share_a_batch(self):
+        queue = [await waiting(FAR) for _ in range(3)]
+        queue[1].shapes = ((9, 9, 1),)
+        assert plan(queue, 0, LatencyModel(), max_batch=4, share=1).run == [queue[0], queue[2]]
+
+
+async def items(*levels):
+    made = [await waiting(FAR) for _ in levels]
+    for item, level in zip(made, levels, strict=True):
+        item.inputs = {"pixels": picture(level)}
+    return made
+
 
 class TestRunIsolated:
-    def test_one_poison_image_fails_alone(self):
+    async def test_one_poison_image_fails_alone(self):
         runtime = ScriptedRuntime(poison=200)
-        batch = np.stack([picture(level) for level in (0, 30, 200, 60, 90, 120, 150)])
-        answers = run_isolated(runtime.run, batch)
+        assembly = Assembly(runtime, 8)
+        batch = await items(0, 30, 200, 60, 90, 120, 150)
+        answers = run_isolated(lambda some: runtime.run(assembly.batch(some)), batch)
         assert [isinstance(answer, Exception) for answer in answers] == [False, False, True] + [False] * 4
-        assert [int(np.argmax(answer)) for answer in answers[3:]] == [2, 3, 4, 5]
+        assert [int(np.argmax(answer["scores"])) for answer in answers[3:]] == [2, 3, 4, 5]
 
-    def test_a_model_that_always_fails_fails_each(self):
+    async def test_a_model_that_always_fails_fails_each(self):
         def broken(_):
             raise ValueError("no")
 
-        assert [str(error) for error in run_isolated(broken, np.zeros((4, *SHAPE), np.uint8))] == ["no"] * 4
+        assert [str(error) for error in run_isolated(broken, await items(*range(4)))] == ["no"] * 4
 
-    def test_too_few_answers_are_a_failure(self):
-        answers = run_isolated(lambda batch: np.zeros((1, 2), np.float32)[: len(batch) - 1], np.zeros((1, *SHAPE)))
+    async def test_too_few_answers_are_a_failure(self):
+        answers = run_isolated(lambda _: {"scores": np.zeros((0, 2), np.float32)}, await items(0))
         assert isinstance(answers[0], InternalError)
 
-    def test_not_a_number_fails_that_image_only(self):
-        scores = np.array([[0.1, 0.9], [np.nan, 0.5], [0.2, np.inf]], np.float32)
-        answers = run_isolated(lambda _: scores, np.zeros((3, *SHAPE), np.uint8))
-        assert [isinstance(answer, InternalError) for answer in answers] == [False, True, True]
+    async def test_each_item_gets_its_own_rows(self):
+        batch = [await waiting(FAR, count=2), await waiting(FAR), await waiting(FAR, count=3)]
+        answers = run_isolated(lambda _: {"scores": np.arange(6)}, batch)
+        assert [answer["scores"].tolist() for answer in answers] == [[0, 1], [2], [3, 4, 5]]
+
+
+class TestAssembly:
+    async def test_a_lone_item_is_not_copied(self):
+        (item,) = await items(7)
+        assert Assembly(ScriptedRuntime(), 4).batch([item])["pixels"] is item.inputs["pixels"]
+
+    async def test_items_stand_one_after_another_in_the_models_own_type(self):
+        batch = await items(1, 2, 3)
+        batch[1].inputs = {"pixels": np.full((2, *SHAPE), 9.0)}
+        batch[1].rows = 2
+        joined = Assembly(ScriptedRuntime(), 4).batch(batch)["pixels"]
+        assert joined.dtype == np.uint8
+        assert joined[:, 0, 0, 0].tolist() == [1, 9, 9, 3]
 
 
 class TestBatcher:
     async def test_a_lone_image_runs_at_once_with_no_timer(self, batcher, runtime):
-        outcome = await batcher.submit(picture(30), deadline=FAR, gone=lambda: False)
-        assert int(np.argmax(outcome.scores)) == 1
+        outcome = await submit(batcher, 30)
+        assert best(outcome) == 1
         assert runtime.batches == [1]
         assert outcome.queued == 0
 
     async def test_images_of_one_turn_share_a_batch(self, batcher, runtime):
-        await asyncio.gather(*(batcher.submit(picture(), deadline=FAR, gone=lambda: False) for _ in range(3)))
+        await asyncio.gather(*(submit(batcher) for _ in range(3)))
         assert runtime.batches == [3]
 
     async def test_batches_form_while_the_runner_is_busy(self, batcher, runtime):
         runtime.gate.clear()
-        first = batcher.submit(picture(), deadline=FAR, gone=lambda: False)
+        first = submit(batcher)
         await running(runtime)
-        others = [batcher.submit(picture(), deadline=FAR, gone=lambda: False) for _ in range(6)]
+        others = [submit(batcher) for _ in range(6)]
         assert batcher.depth == 6
         runtime.gate.set()
         await asyncio.gather(first, *others)
@@ -136,12 +197,12 @@ class TestBatcher:
 
     async def test_the_earliest_deadline_goes_first(self, batcher, runtime):
         runtime.gate.clear()
-        first = batcher.submit(picture(), deadline=FAR, gone=lambda: False)
+        first = submit(batcher)
         await running(runtime)
         order = []
         futures = []
         for deadline in (FAR, FAR - 1, FAR - 2, FAR - 3, FAR - 4):
-            future = batcher.submit(picture(), deadline=deadline, gone=lambda: False)
+            future = submit(batcher, deadline=deadline)
             future.add_done_callback(lambda _, deadline=deadline: order.append(FAR - deadline))
             futures.append(future)
         runtime.gate.set()
@@ -150,11 +211,11 @@ class TestBatcher:
 
     async def test_late_gone_and_cancelled_images_never_run(self, batcher, runtime):
         runtime.gate.clear()
-        first = batcher.submit(picture(), deadline=FAR, gone=lambda: False)
+        first = submit(batcher)
         await running(runtime)
-        late = batcher.submit(picture(), deadline=1000.5, gone=lambda: False)
-        gone = batcher.submit(picture(), deadline=FAR, gone=lambda: True)
-        cancelled = batcher.submit(picture(), deadline=FAR, gone=lambda: False)
+        late = submit(batcher, deadline=1000.5)
+        gone = submit(batcher, gone=lambda: True)
+        cancelled = submit(batcher)
         cancelled.cancel()
         await batcher._clock.advance(1)
         runtime.gate.set()
@@ -167,46 +228,43 @@ class TestBatcher:
 
     async def test_a_poison_image_fails_alone_and_the_log_says_why(self, runtime, caplog):
         runtime.poison = 200
-        batcher = Batcher(runtime.run, SHAPE, clock=ManualClock())
-        futures = [batcher.submit(picture(level), deadline=FAR, gone=lambda: False) for level in (0, 200, 30)]
+        clock = ManualClock()
+        compute = Compute(clock)
+        batcher = Batcher(runtime, compute, clock=clock)
+        futures = [submit(batcher, level) for level in (0, 200, 30)]
         results = await asyncio.gather(*futures, return_exceptions=True)
         assert isinstance(results[1], InternalError)
-        assert [int(np.argmax(result.scores)) for result in (results[0], results[2])] == [0, 1]
+        assert [best(result) for result in (results[0], results[2])] == [0, 1]
         assert "poison in the batch" in caplog.text
-        await batcher.close()
+        await compute.close()
 
-    async def test_warming_teaches_it_how_long_a_batch_takes(self, runtime):
+    async def test_warming_teaches_it_how_long_a_batch_takes(self):
         clock = ManualClock()
 
-        def run(batch):
-            clock._now += 0.01 * len(batch) + 0.02
-            return runtime.run(batch)
-
-        batcher = Batcher(run, SHAPE, clock=clock, max_batch=8)
-        scores = await batcher.warm([1, 2, 4, 8])
-        assert scores.shape == (8, 10)
+        compute = Compute(clock)
+        batcher = Batcher(Timed(clock, 0.01, 0.02), compute, clock=clock, max_batch=8)
+        outputs = await batcher.warm(blank)
+        assert outputs["scores"].shape == (8, 10)
         assert batcher.latency.predict(8) == pytest.approx(0.10)
-        await batcher.close()
+        await compute.close()
 
-    async def test_warming_stops_at_a_size_that_would_not_be_used(self, runtime):
+    async def test_warming_stops_at_a_size_that_would_not_be_used(self):
         clock = ManualClock()
 
-        def run(batch):
-            clock._now += 0.1 * len(batch)
-            return runtime.run(batch)
-
-        batcher = Batcher(run, SHAPE, clock=clock, max_batch=32, share=0.25)
-        await batcher.warm([1, 2, 4, 8, 16, 32], rounds=3)
-        assert runtime.batches == [1, 1, 1, 2, 2, 2, 4, 4, 4]
-        await batcher.close()
+        compute, timed = Compute(clock), Timed(clock, 0.1, 0.0)
+        batcher = Batcher(timed, compute, clock=clock, max_batch=32, share=0.25)
+        await batcher.warm(blank, rounds=3)
+        assert timed.batches == [1, 1, 1, 2, 2, 2, 4, 4, 4]
+        await compute.close()
 
     async def test_the_predicted_wait_counts_what_runs_and_what_queues(self, runtime):
         clock = ManualClock()
-        batcher = Batcher(runtime.run, SHAPE, clock=clock, max_batch=2, share=9)
+        compute = Compute(clock)
+        batcher = Batcher(runtime, compute, clock=clock, max_batch=2, share=9)
         batcher.latency = taught(0.1)
         assert batcher.predicted_wait() == 0
         runtime.gate.clear()
-        futures = [batcher.submit(picture(), deadline=FAR, gone=lambda: False) for _ in range(5)]
+        futures = [submit(batcher) for _ in range(5)]
         await running(runtime)
         assert batcher.predicted_wait() == pytest.approx(0.2 + 0.2)  # two running, two ahead; the last one has company
         await clock.advance(0.15)
@@ -215,26 +273,24 @@ class TestBatcher:
         assert batcher.predicted_wait() == pytest.approx(0.1 + 0.2)  # overdue by 0.1: expect as much again
         runtime.gate.set()
         await asyncio.gather(*futures)
-        await batcher.close()
+        await compute.close()
 
     async def test_closing_answers_what_waits_and_lets_the_present_batch_end(self, batcher, runtime):
         runtime.gate.clear()
-        first = batcher.submit(picture(), deadline=FAR, gone=lambda: False)
+        first = submit(batcher)
         await running(runtime)
-        second = batcher.submit(picture(), deadline=FAR, gone=lambda: False)
-        closing = asyncio.ensure_future(batcher.close())
+        second = submit(batcher)
+        batcher.close()
         with pytest.raises(Draining):
             await second
         runtime.gate.set()
-        await closing
-        assert (await first).scores.shape == (10,)
+        assert best(await first) == 0
         with pytest.raises(Draining):
-            await batcher.submit(picture(), deadline=FAR, gone=lambda: False)
+            await submit(batcher)
 
     async def test_its_snapshot_tells_queue_and_line(self, batcher):
         assert batcher.snapshot() == {
             "queue": 0,
-            "running": 0,
             "wait_ms": 0,
             "latency": {"per_item_ms": 0, "per_batch_ms": 0, "runs": 0},
         }

@@ -74,14 +74,14 @@ async def test_the_registry_hears_of_it_while_it_still_serves(make_node, directo
     status, _, headers = await post(session, node, png())
     assert status == 200
     assert headers["Connection"] == "close"
-    await until(lambda: node.surface.refusing)
+    await until(lambda: node.intake.refusing)
     await draining
     assert directory.registrations == {}
     assert node.lifecycle.state == "stopped"
 
 
 async def test_new_work_is_refused_at_once_when_the_grace_is_over(node, session, png):
-    node.surface.refusing = True
+    node.intake.refusing = True
     status, body, headers = await post(session, node, png())
     assert (status, body["reason"]) == (503, "draining")
     assert headers["Retry-After"] == "0"
@@ -93,7 +93,7 @@ async def test_what_is_inside_is_finished(node, session, png, runtime, until):
     inside = [asyncio.ensure_future(post(session, node, png())) for _ in range(8)]
     await until(lambda: node.admission.requests == 8)
     draining = asyncio.ensure_future(node.drain())
-    await until(lambda: node.surface.refusing)
+    await until(lambda: node.intake.refusing)
     assert not draining.done()
     runtime.gate.set()
     assert {status for status, _, _ in await asyncio.gather(*inside)} == {200}
@@ -134,18 +134,18 @@ async def test_a_second_signal_hurries(make_node, session, png, runtime, until):
     assert node.lifecycle.state == "stopped"
 
 
-async def test_hurrying_answers_what_is_queued(make_node, session, png, runtime, until):
+async def test_hurrying_answers_what_is_queued(make_node, session, png, runtime, until, queued):
     node = make_node(drain_grace=60, drain_timeout=60)
     await node.start()
     runtime.gate.clear()
     warm = len(runtime.batches)
     running = asyncio.ensure_future(post(session, node, png()))
     await until(lambda: len(runtime.batches) == warm + 1)
-    queued = asyncio.ensure_future(post(session, node, png()))
-    await until(lambda: node.snapshot()["pipeline"]["queue"] == 1)
+    second = asyncio.ensure_future(post(session, node, png()))
+    await until(lambda: queued(node) == 1)
     node.hurry()
     draining = asyncio.ensure_future(node.drain())
-    status, body, _ = await queued
+    status, body, _ = await second
     assert (status, body["reason"]) == (503, "draining")
     runtime.gate.set()
     assert (await running)[0] == 200

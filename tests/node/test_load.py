@@ -8,6 +8,7 @@ import pytest
 
 from node.latency import WINDOW
 from node.load import HEADER, MEMORY, BusyShare, Rate, report, slowest
+from node.repository import Model
 from node.server import NodeConfig, NodeServer
 from registry.testing import ManualClock
 
@@ -106,15 +107,17 @@ async def test_an_idle_node_keeps_nobody_waiting(node, session):
     assert said["capacity_rps"] > 0  # learned in warming
 
 
-async def test_a_busy_node_says_what_is_ahead_and_answers_for_it_at_once(make_node, session, png, runtime, until):
+async def test_a_busy_node_says_what_is_ahead_and_answers_for_it_at_once(
+    make_node, session, png, runtime, until, queued
+):
     node = make_node(max_batch=2)
     await node.start()
     runtime.gate.clear()
     waiting = [asyncio.ensure_future(session.post(f"{node.url}/classify", data=png())) for _ in range(6)]
-    await until(lambda: node.admission.requests == 6 and node.snapshot()["pipeline"]["queue"] >= 4)
+    await until(lambda: node.admission.requests == 6 and queued(node) >= 4)
     said = await load(session, node)
     assert said["inflight"] == 6
-    assert said["queue"] == node.snapshot()["pipeline"]["queue"]
+    assert said["queue"] == queued(node)
     assert said["wait_ms"] > 0
     assert 0 < said["utilization"] < 1
     runtime.gate.set()
@@ -125,21 +128,22 @@ async def test_a_busy_node_says_what_is_ahead_and_answers_for_it_at_once(make_no
 
 
 async def test_the_wait_is_the_rest_of_the_running_batch_and_the_full_batches_before_it(
-    model, runtime, session, png, until
+    model, runtime, session, png, until, queued
 ):
     clock = ManualClock()
-    config = NodeConfig(model=model, port=0, register=False, max_batch=2)
-    node = NodeServer(config, clock=clock, load=lambda _: runtime)
+    config = NodeConfig(models=(Model(path=model),), port=0, register=False, max_batch=2)
+    node = NodeServer(config, clock=clock, open=lambda _: runtime)
     try:
         await node.start()
         for size in (1, 2):
             for _ in range(WINDOW):  # outlasts what warming has taught
-                node.surface.pipeline.batcher.latency.observe(size, 0.01 * size)
+                node.repository.first.batcher.latency.observe(size, 0.01 * size)
         runtime.gate.clear()
+        warm = len(runtime.batches)
         sent = [asyncio.ensure_future(session.post(f"{node.url}/classify", data=png()))]
-        await until(lambda: node.snapshot()["pipeline"]["running"] == 1)
+        await until(lambda: len(runtime.batches) == warm + 1)
         sent += [asyncio.ensure_future(session.post(f"{node.url}/classify", data=png())) for _ in range(5)]
-        await until(lambda: node.snapshot()["pipeline"]["queue"] == 5)
+        await until(lambda: queued(node) == 5)
         await clock.advance(0.004)
         said = await load(session, node)
         assert said["wait_ms"] == pytest.approx((10 - 4) + 2 * 20)
@@ -179,10 +183,10 @@ async def test_asking_for_it_is_no_traffic(node, session):
 async def test_a_node_that_takes_no_work_gives_no_load(make_node, session):
     node = make_node()
     await node.start()
-    node.surface.refusing = True
+    node.intake.refusing = True
     async with session.get(f"{node.url}/load") as reply:
         assert (reply.status, (await reply.json())["reason"]) == (503, "draining")
-    node.surface.refusing, node.surface.pipeline = False, None
+    node.intake.refusing, node.intake.open = False, False
     async with session.get(f"{node.url}/load") as reply:
         assert (reply.status, (await reply.json())["reason"]) == (503, "overloaded")
     async with session.post(f"{node.url}/classify", data=b"x") as reply:

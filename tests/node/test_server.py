@@ -275,13 +275,13 @@ async def test_a_deadline_that_cannot_be_met(node, session, png, deadline, statu
     assert (got, body["reason"]) == (status, reason)
 
 
-async def test_what_runs_late_is_answered_504_without_running(node, session, png, runtime, until):
+async def test_what_runs_late_is_answered_504_without_running(node, session, png, runtime, until, queued):
     runtime.gate.clear()
     warm = len(runtime.batches)
     first = asyncio.ensure_future(classify(session, node, png()))
     await until(lambda: len(runtime.batches) == warm + 1)
     late = asyncio.ensure_future(classify(session, node, png(), headers={"x-envoy-expected-rq-timeout-ms": "500"}))
-    await until(lambda: node.snapshot()["pipeline"]["queue"] == 1)
+    await until(lambda: queued(node) == 1)
     await asyncio.sleep(0.6)
     runtime.gate.set()
     status, body, _ = await late
@@ -291,7 +291,7 @@ async def test_what_runs_late_is_answered_504_without_running(node, session, png
 
 
 async def test_a_wait_beyond_the_limit_is_refused_with_retry_after(node, session, png, monkeypatch):
-    monkeypatch.setattr(node.surface.pipeline.batcher, "predicted_wait", lambda: 4.2)
+    monkeypatch.setattr(node.repository.first.batcher, "predicted_wait", lambda: 4.2)
     status, body, headers = await classify(session, node, png())
     assert (status, body["reason"], body["wait_ms"]) == (503, "overloaded", 4200)
     assert headers["Retry-After"] == "3"
@@ -304,13 +304,13 @@ async def test_too_many_requests_at_once_are_refused_before_their_bodies(node, s
     assert headers["Retry-After"] == "1"
 
 
-async def test_a_client_that_leaves_is_dropped_before_its_turn(node, session, png, runtime, until):
+async def test_a_client_that_leaves_is_dropped_before_its_turn(node, session, png, runtime, until, queued):
     runtime.gate.clear()
     warm = len(runtime.batches)
     first = asyncio.ensure_future(classify(session, node, png()))
     await until(lambda: len(runtime.batches) == warm + 1)
     leaving = asyncio.ensure_future(classify(session, node, png()))
-    await until(lambda: node.snapshot()["pipeline"]["queue"] == 1)
+    await until(lambda: queued(node) == 1)
     leaving.cancel()
     await asyncio.gather(leaving, return_exceptions=True)
     await until(lambda: any(each.transport is None for each in node._runner.server.connections))
