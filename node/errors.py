@@ -173,3 +173,22 @@ class ClientGone(RequestError):
 
     status = 499
     reason = "bad_request"
+
+
+class Unauthorized(RequestError):
+    """No token, or none this node takes (401)."""
+
+    status = 401
+    reason = "unauthorized"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """``WWW-Authenticate: Bearer``."""
+        return {"WWW-Authenticate": "Bearer"}
+
+
+class Forbidden(RequestError):
+    """Nobody may do this here, or not with this token (403)."""
+
+    status = 403
+    reason = "forbidden"

@@ -3,7 +3,7 @@ import os
 import pytest
 
 from registry.errors import ConfigurationError
-from registry.token import Token
+from registry.token import Token, Tokens
 
 
 @pytest.fixture
@@ -89,3 +89,51 @@ def test_no_message_and_no_repr_holds_a_token_nor_the_one_before_it(path):
     assert Token().hide("anything") == "anything"
     assert "first" not in repr(token)
     assert repr(Token()) == "Token()"
+
+
+def test_each_line_of_a_servers_file_is_a_token(path):
+    path.write_text("\n  first  \n\nsecond\r\n")
+    tokens = Tokens(path)
+    assert [tokens.accept(each) for each in ("first", "second")] == [True, True]
+    assert [tokens.accept(each) for each in ("", "firs", "first\nsecond", "third", "ünlike", "\udcff")] == [False] * 6
+
+
+def test_a_servers_file_is_read_at_every_use(path):
+    tokens = Tokens(path)
+    path.write_text("second\nfirst")
+    assert tokens.accept("first")
+    assert tokens.accept("second")
+    path.write_text("second")
+    assert not tokens.accept("first")
+    assert tokens.accept("second")
+
+
+@pytest.mark.parametrize("spoil", [
+    lambda path: path.unlink(),
+    lambda path: path.write_text(" \n"),
+    lambda path: path.write_bytes(b"\xff\xfe"),
+    lambda path: path.write_text("second\nhalf a li"),
+])  # fmt: skip
+def test_while_a_servers_file_is_broken_the_last_tokens_stand(path, spoil):
+    tokens = Tokens(path)
+    spoil(path)
+    assert tokens.accept("first")
+    assert not tokens.accept("second")
+    path.write_text("second")
+    assert tokens.accept("second")
+    assert not tokens.accept("first")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"", "is empty"), (b"\n", "is empty"), (b"\xff", "it is no text"), (b"one\ntwo words", "one token on each line")],
+)
+def test_a_servers_file_without_tokens_is_refused_at_the_start_and_not_repeated(path, content, words):
+    path.write_bytes(content)
+    with pytest.raises(ConfigurationError, match=words) as caught:
+        Tokens(path)
+    assert "two" not in str(caught.value)
+
+
+def test_tokens_are_in_no_repr(path):
+    assert repr(Tokens(path)) == "Tokens(...)"
