@@ -1,9 +1,10 @@
-"""TensorFlow behind the ``Runtime`` protocol: a SavedModel folder or a ``.keras`` file, loaded once.
+"""TensorFlow behind the ``Runtime`` protocol: a SavedModel, a ``.keras`` file or a Keras application, loaded once.
 
-Whatever comes in is wrapped as one function from uint8 pixels to a row of scores and *frozen*: its variables become
+Whatever comes in becomes one function of tensors, in the signature's order, and is *frozen*: its variables become
 constants of the graph, which on the CPU is a quarter faster than the signature and five times faster than
-``model.predict``. The batch dimension stays free. Refused, in one line each: more than one input, encoded strings as
-input, channels first, a fixed batch size, outputs that are not one row of scores.
+``model.predict``. Names, types and number of inputs and outputs are the model's own; the batch dimension stays free.
+Refused, in one line each: a fixed batch size, no batch dimension, no inputs, unknown rank, types the protocols have no
+word for. Outputs without a batch dimension (a running mean, a version number) are left out.
 """
 
 import contextlib
@@ -13,21 +14,19 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from node.errors import MissingExtra, ModelError
-from node.images import Pixels
 from node.machine import cores
-from node.runtimes.base import Scores, Signature
+from node.runtimes.base import Signature
+from node.tensors import Tensors, TensorSpec, datatype
 
 log = logging.getLogger(__name__)
 
 _NOISE = re.compile(rb"^([IW]\d{4} |WARNING: All log messages before absl)")
-_INPUTS = ("uint8", "float16", "float32", "float64", "int32")
 
 
 @functools.cache
@@ -56,106 +55,202 @@ def tensorflow() -> tuple[Any, Any]:
     return tf, keras
 
 
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """A model as one function of tensors, in the signature's order, to a list of tensors, in the signature's order.
+
+    ``concrete`` is the same as a ``ConcreteFunction``, for converters: its inputs are called ``input_0``, ``input_1``
+    and stand in that order too. ``frozen``: no variables are left in it; else ``keep`` must live as long as it does.
+    """
+
+    function: Callable[..., list[Any]]
+    concrete: Any
+    signature: Signature
+    frozen: bool
+    keep: Any
+
+
 class TensorFlowRuntime:
     """A frozen function and what it takes."""
 
     name = "tensorflow"
 
     def __init__(self, path: Path, kind: str) -> None:
-        """Load ``path``, a ``.keras`` file (kind ``keras``) or a SavedModel folder (``saved_model``); takes seconds.
+        """Load ``path``, see ``freeze``; takes seconds. Raises ``ModelError``."""
+        self._constant = tensorflow()[0].constant
+        self._model: Frozen | None = freeze(path, kind)
+        self.signature = self._model.signature
+        self.frozen = self._model.frozen
 
-        Raises ``ModelError``.
-        """
-        tf, keras = tensorflow()
-        self._constant = tf.constant
-        try:
-            function, self.signature, self._loaded = (_keras if kind == "keras" else _saved_model)(tf, keras, path)
-            spec = tf.TensorSpec([None, self.signature.height, self.signature.width, self.signature.channels], tf.uint8)
-            concrete = tf.function(function).get_concrete_function(spec)
-        except ModelError:
-            raise
-        except Exception as error:  # loaders raise whatever a foreign file provokes
-            raise ModelError(f"{path} cannot be loaded: {_summary(error)}") from error
-        self.frozen = False
-        self._function: Callable[[Any], Any] = concrete
-        try:
-            self._function = _freeze(concrete)
-            self.frozen, self._loaded = True, None
-        except Exception as error:  # noqa: BLE001 - tables and other resources cannot be frozen; serve unfrozen
-            log.warning("%s is served without freezing: %s", path, _summary(error))
-
-    def run(self, batch: Pixels) -> Scores:
+    def run(self, inputs: Tensors) -> Tensors:
         """See ``Runtime``."""
-        answer = self._function(self._constant(batch))
-        scores = answer[0] if isinstance(answer, (list, tuple)) else answer
-        return np.asarray(scores.numpy())
+        if self._model is None:
+            raise ModelError("this model has been closed")
+        answer = self._model.function(*(self._constant(inputs[spec.name]) for spec in self.signature.inputs))
+        return {spec.name: each.numpy() for spec, each in zip(self.signature.outputs, answer, strict=True)}
 
     def close(self) -> None:
         """See ``Runtime``."""
-        self._loaded = None
-        self._function = _closed
+        self._model = None
 
     def snapshot(self) -> dict[str, object]:
         """See ``Runtime``."""
-        return {"runtime": self.name, "frozen": self.frozen, "input_dtype": self.signature.dtype}
+        return {"runtime": self.name, "frozen": self.frozen}
 
 
-def _keras(tf: Any, keras: Any, path: Path) -> tuple[Callable[[Any], Any], Signature, Any]:
+def freeze(path: Path, kind: str) -> Frozen:
+    """Load a ``.keras`` file (kind ``keras``) or a SavedModel folder (``saved_model``) as one frozen function.
+
+    What cannot be frozen, such as look-up tables, is returned unfrozen with a warning. Raises ``ModelError``.
+    """
+    tf, keras = tensorflow()
+    try:
+        loaded = _keras(keras, path) if kind == "keras" else _saved_model(tf, path)
+        inputs = _inputs(tf, path, loaded)
+        concrete, outputs = _traced(tf, path, loaded, inputs)
+    except ModelError:
+        raise
+    except Exception as error:  # loaders raise whatever a foreign file provokes
+        raise ModelError(f"{path} cannot be loaded: {_summary(error)}") from error
+    signature = Signature(inputs=inputs, outputs=outputs)
+    try:
+        constant = _without_variables(concrete)
+        if len(constant.inputs) == len(inputs):
+            return Frozen(constant, constant, signature, frozen=True, keep=None)
+        reason = "it has look-up tables or other resources"  # which have become inputs that nobody could fill
+    except Exception as error:  # noqa: BLE001 - whatever stands in the way, the model can be served as it is
+        reason = _summary(error)
+    log.warning("%s is served without freezing: %s", path, reason)
+    return Frozen(concrete, concrete, signature, frozen=False, keep=loaded.keep)
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """A model before tracing: what each input is called and is, and a call from their tensors, in that order."""
+
+    inputs: list[tuple[str, Any, Any]]  # name, shape with its batch dimension (None: rank unknown), dtype
+    call: Callable[[Sequence[Any]], Mapping[str, Any]]
+    keep: Any
+
+
+def _keras(keras: Any, path: Path) -> _Loaded:
+    """A functional or sequential model; names are those of its layers, which, unlike the tensors', are in the file."""
     model = keras.saving.load_model(path, compile=False)
     inputs = list(getattr(model, "inputs", None) or [])
-    if len(inputs) != 1:
-        raise ModelError(
-            f"{path} takes {len(inputs) or 'an unknown number of'} inputs; a node serves models of one image"
-        )
-    dtype = str(inputs[0].dtype)
-    signature = _checked(path, tuple(inputs[0].shape), dtype)
-    return lambda pixels: _scores(path, tf, model(tf.cast(pixels, dtype), training=False)), signature, model
+
+    def call(tensors: Sequence[Any]) -> Mapping[str, Any]:
+        structure = getattr(model, "input", inputs[0])  # a sequential model has no such structure, but one input
+        answer = model(keras.tree.pack_sequence_as(structure, list(tensors)), training=False)
+        if isinstance(answer, dict):
+            return answer
+        layers = getattr(model, "output_names", None) or [model.layers[-1].name]
+        return dict(zip(_unique(layers), keras.tree.flatten(answer), strict=True))
+
+    names = _unique(each.name for each in inputs)
+    return _Loaded([(name, each.shape, each.dtype) for name, each in zip(names, inputs, strict=True)], call, model)
 
 
-def _saved_model(tf: Any, keras: Any, path: Path) -> tuple[Callable[[Any], Any], Signature, Any]:  # noqa: ARG001 - one form
+def _saved_model(tf: Any, path: Path) -> _Loaded:
+    """The signature ``serving_default``, or else the first there is, under its own names."""
     loaded = tf.saved_model.load(str(path))
     signatures = dict(loaded.signatures)
-    call = signatures.get("serving_default") or next(iter(signatures.values()), None)
-    if call is None:
+    function = signatures.get("serving_default") or next(iter(signatures.values()), None)
+    if function is None:
         raise ModelError(f"{path} has no serving signature; export it again with model.export(...)")
-    inputs = list(call.structured_input_signature[1].items())
-    if len(inputs) != 1:
-        raise ModelError(f"{path} takes {len(inputs)} inputs; a node serves models of one image")
-    name, spec = inputs[0]
-    shape = () if spec.shape.rank is None else tuple(spec.shape)
-    signature = _checked(path, shape, spec.dtype.name)
-    return lambda pixels: _scores(path, tf, call(**{name: tf.cast(pixels, spec.dtype)})), signature, loaded
+    specs = function.structured_input_signature[1]
+    names = list(specs)
+
+    def call(tensors: Sequence[Any]) -> Mapping[str, Any]:
+        answer = function(**dict(zip(names, tensors, strict=True)))
+        return {name: answer[name] for name in sorted(answer, key=_natural)}  # the file keeps no order of outputs
+
+    return _Loaded([(name, spec.shape, spec.dtype) for name, spec in specs.items()], call, loaded)
 
 
-def _checked(path: Path, shape: tuple[int | None, ...], dtype: str) -> Signature:
-    if dtype not in _INPUTS:
-        raise ModelError(f"{path} takes {dtype} input; a node serves models that take pixels ({', '.join(_INPUTS)})")
-    if len(shape) != 4 or shape[3] not in (1, 3):
-        raise ModelError(f"{path} takes input of shape {shape}; expected (batch, height, width, 1 or 3 channels)")
-    if shape[0] is not None:
-        raise ModelError(f"{path} has a fixed batch size of {shape[0]}; export it with a free batch dimension")
-    return Signature(height=shape[1], width=shape[2], channels=shape[3], dtype=dtype)
+def _inputs(tf: Any, path: Path, loaded: _Loaded) -> tuple[TensorSpec, ...]:
+    if not loaded.inputs:
+        raise ModelError(f"{path} says of no inputs what they are; export it as a SavedModel: model.export(...)")
+    found = []
+    for name, given, dtype in loaded.inputs:
+        shape = tf.TensorShape(given)
+        if shape.rank is None:
+            raise ModelError(f"{path} takes {name} of unknown rank; export it with the shape said")
+        if shape.rank == 0 or shape[0] is not None:
+            fixed = "no batch dimension" if shape.rank == 0 else f"a fixed batch size of {shape[0]}"
+            raise ModelError(f"{path} has {fixed} in {name}; export it with a free batch dimension")
+        found.append(TensorSpec(name=name, datatype=_word(tf, path, name, dtype), shape=tuple(shape[1:])))
+    return tuple(found)
 
 
-def _scores(path: Path, tf: Any, answer: Any) -> Any:
-    """Return the one output that is a row of scores for each image, as float32."""
-    rows = [each for each in tf.nest.flatten(answer) if each.shape.rank == 2]
-    if len(rows) != 1:
-        shapes = ", ".join(str(tuple(each.shape)) for each in tf.nest.flatten(answer))
-        raise ModelError(
-            f"{path} gives outputs of shape {shapes}; a node serves models with one row of scores per image"
+def _traced(tf: Any, path: Path, loaded: _Loaded, inputs: tuple[TensorSpec, ...]) -> tuple[Any, tuple[TensorSpec, ...]]:
+    """Return the model as a ``ConcreteFunction`` from tensors to a list of tensors, and what that list holds.
+
+    A list, because of a dictionary freezing leaves nothing but tensors in the order of its sorted names.
+    """
+    outputs: list[TensorSpec] = []
+
+    def flat(*tensors: Any) -> list[Any]:
+        answer = loaded.call(tensors)
+        kept = {name: each for name, each in answer.items() if each.shape.rank is None or _has_rows(each.shape)}
+        outputs[:] = [_output(tf, path, name, each) for name, each in kept.items()]
+        return list(kept.values())
+
+    concrete = tf.function(flat, autograph=False).get_concrete_function(
+        *(
+            tf.TensorSpec([None, *spec.shape], tf.string if spec.datatype == "BYTES" else spec.dtype, f"input_{number}")
+            for number, spec in enumerate(inputs)
         )
-    return tf.cast(rows[0], tf.float32)
+    )
+    if not outputs:
+        raise ModelError(f"{path} gives no output with one row for each input; export it with a free batch dimension")
+    return concrete, tuple(outputs)
 
 
-def _freeze(concrete: Any) -> Any:
+def _has_rows(shape: Any) -> bool:
+    return shape.rank > 0 and shape[0] is None
+
+
+def _output(tf: Any, path: Path, name: str, tensor: Any) -> TensorSpec:
+    if tensor.shape.rank is None:
+        raise ModelError(f"{path} gives {name} of unknown rank; export it with the shape said")
+    return TensorSpec(name=name, datatype=_word(tf, path, name, tensor.dtype), shape=tuple(tensor.shape[1:]))
+
+
+def _word(tf: Any, path: Path, name: str, dtype: Any) -> str:
+    """Return the protocols' word for a TensorFlow type; its handles are objects to numpy too, but no bytes."""
+    dtype = tf.as_dtype(dtype)
+    word = (
+        "BYTES"
+        if dtype == tf.string
+        else None
+        if dtype in (tf.resource, tf.variant)
+        else datatype(dtype.as_numpy_dtype)
+    )
+    if word is None:
+        raise ModelError(
+            f"{path} has {dtype.name} in {name}, which no protocol can carry; export it with a cast to float32"
+        )
+    return word
+
+
+def _unique(names: Iterable[str]) -> list[str]:
+    """Number the names that come again: dense, dense_1."""
+    seen: list[str] = []
+    for name in names:
+        free = (each for each in (name, *(f"{name}_{number}" for number in range(1, 10_000))) if each not in seen)
+        seen.append(next(free))
+    return seen
+
+
+def _natural(name: str) -> list[Any]:
+    """Order names as people do: output_2 before output_10."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+
+
+def _without_variables(concrete: Any) -> Any:
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     return convert_variables_to_constants_v2(concrete)
-
-
-def _closed(_: Any) -> Any:
-    raise ModelError("this model has been closed")
 
 
 def _summary(error: Exception) -> str:
