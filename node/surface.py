@@ -21,6 +21,7 @@ from node.lifecycle import Lifecycle
 from node.load import HEADER, PATH, Load, Rate
 from node.metrics import Metrics
 from node.served import Served
+from node.tracing import spans, trace_id
 from registry.timing import Clock
 
 log = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ class Surface:
         async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
             return await self._guard(request, handler)
 
-        app = web.Application(middlewares=[guard], client_max_size=self._intake.max_body)
+        app = web.Application(middlewares=[*spans(), guard], client_max_size=self._intake.max_body)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get(PATH, self._load)
@@ -112,7 +113,8 @@ class Surface:
         except (asyncio.CancelledError, ConnectionError):  # the client has left, or the server is closing
             raise
         except Exception:
-            log.exception("%s %s failed, request %s", request.method, request.path, request_id)
+            words = "%s %s failed, request %s, trace %s"
+            log.exception(words, request.method, request.path, request_id, trace_id(request))
             response = self._refusal(InternalError("the node failed; its log says why"))
         response.headers["X-Request-ID"] = request_id
         if self._lifecycle.leaving:
@@ -120,6 +122,10 @@ class Surface:
         visit: Visit | None = request.get(VISIT)
         if visit is not None:  # probes are not traffic
             self._account(visit, response, started)
+            if log.isEnabledFor(logging.DEBUG):
+                took = (self._clock.monotonic() - started) * 1e3
+                words = "%s %s %d in %.1f ms, request %s, trace %s"
+                log.debug(words, request.method, request.path, response.status, took, request_id, trace_id(request))
         return response
 
     def _account(self, visit: Visit, response: web.StreamResponse, started: float) -> None:
