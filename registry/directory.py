@@ -14,11 +14,16 @@ from registry.query import Filters
 
 
 class HttpCheck(msgspec.Struct, frozen=True, kw_only=True):
-    """The registry asks ``url`` every ``interval`` seconds; 2xx passes, 429 warns, all else is critical."""
+    """The registry asks ``url`` every ``interval`` seconds; 2xx passes, 429 warns, all else is critical.
+
+    ``tls_skip_verify``: any certificate will do, for one whose authority the registry's machine does not know. The
+    registry shows none of its own: an instance that demands one reports itself (``TtlCheck``).
+    """
 
     url: str
     interval: float = 2.0
     timeout: float = 1.0
+    tls_skip_verify: bool = False
 
 
 class TcpCheck(msgspec.Struct, frozen=True, kw_only=True):

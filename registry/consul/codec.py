@@ -231,7 +231,8 @@ def duration(seconds: float) -> str:
 
 def _check(check: Check) -> dict[str, Any]:
     if isinstance(check, HttpCheck):
-        return {"HTTP": check.url, "Interval": duration(check.interval), "Timeout": duration(check.timeout)}
+        fields = {"HTTP": check.url, "Interval": duration(check.interval), "Timeout": duration(check.timeout)}
+        return fields | {"TLSSkipVerify": True} if check.tls_skip_verify else fields
     if isinstance(check, TcpCheck):
         return {"TCP": check.address, "Interval": duration(check.interval), "Timeout": duration(check.timeout)}
     return {"TTL": duration(check.ttl)}

@@ -22,12 +22,16 @@ The static list keeps 2, 5 and 6 only: it takes no registrations. So does the lo
 import asyncio
 import itertools
 import os
+import ssl
 
+import msgspec
 import pytest
+from aiohttp import web
 
 from infra.consul.agent import free_port
 from registry import Health, HttpCheck, Registration, TcpCheck, TtlCheck, connect
 from registry.errors import RegistrationRefused, UnknownInstance, Unsupported
+from tests.certificates import Authority
 from tests.contracts.elsewhere import Elsewhere
 
 _numbers = itertools.count(1)
@@ -221,6 +225,36 @@ async def test_a_port_nobody_answers_is_critical(real, service, kind):
     assert await seen(real, service, len)
     found = await seen(real, service, lambda found: found[0].health is not Health.PASSING, passing_only=False)
     assert found[0].health is Health.CRITICAL
+
+
+async def test_a_certificate_the_registry_does_not_know_passes_only_where_the_check_says_so(
+    registry_url, service, tmp_path
+):
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*Authority(tmp_path).issue("node"))
+    asked = []
+
+    async def ready(request):
+        asked.append(request)
+        return web.Response()
+
+    runner = web.ServerRunner(web.Server(ready, access_log=None))
+    await runner.setup()
+    port = free_port()
+    await web.TCPSite(runner, "127.0.0.1", port, ssl_context=context).start()
+    directory = connect(registry_url)
+    check = HttpCheck(url=f"https://127.0.0.1:{port}/", interval=1, tls_skip_verify=True)
+    await directory.register(me(service, check=check))
+    async with asyncio.timeout(20):
+        while len(asked) < 2:
+            await asyncio.sleep(0.02)
+    assert await ids(directory, service) == ["1"]
+    await directory.register(me(service, check=msgspec.structs.replace(check, tls_skip_verify=False)))
+    (found,) = await seen(directory, service, unhealthy, passing_only=False)
+    assert found.health is Health.CRITICAL
+    await directory.deregister(f"{service}-1")
+    await directory.close()
+    await runner.cleanup()
 
 
 async def test_a_living_instance_keeps_its_id(real, service):

@@ -275,6 +275,10 @@ def test_a_registration_says_all_it_has():
     ("check", "fields"),
     [
         (HttpCheck(url="http://h/", interval=2.5), {"HTTP": "http://h/", "Interval": "2500ms", "Timeout": "1000ms"}),
+        (
+            HttpCheck(url="https://h/", tls_skip_verify=True),
+            {"HTTP": "https://h/", "Interval": "2000ms", "Timeout": "1000ms", "TLSSkipVerify": True},
+        ),
         (TcpCheck(address="h:1", timeout=0.25), {"TCP": "h:1", "Interval": "2000ms", "Timeout": "250ms"}),
         (TtlCheck(ttl=15), {"TTL": "15000ms"}),
     ],
