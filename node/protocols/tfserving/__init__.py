@@ -1,0 +1,1 @@
+"""TensorFlow Serving's REST interface, as its own documentation and clients have it."""
