@@ -6,12 +6,15 @@ for less closes first, and where that happens just as one is used again ``Outcom
 a whole answer goes the short way (``wire.exchange``), all else through aiohttp's session (``wire.session``).
 """
 
+import os
+import ssl
 from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
 
 from smartclient.errors import BadInput, ClientClosed
+from smartclient.tls import from_environment
 from smartclient.transport import Answer, Request
 from smartclient.wire.bodies import in_one
 from smartclient.wire.exchange import Exchange
@@ -22,9 +25,14 @@ KEEP_IDLE = 15.0  # seconds
 
 
 class AiohttpTransport:
-    """See ``Transport``. A session is made at its first request, in that request's event loop."""
+    """See ``Transport``. A session is made at its first request, in that request's event loop.
 
-    def __init__(self, *, connect_within: float) -> None:
+    ``tls``: whom to trust, and what to show, at https nodes; None takes the environment's, else the machine's own
+    authorities. Raises ``BadOption``.
+    """
+
+    def __init__(self, *, connect_within: float, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls or from_environment(os.environ) or True
         self._keeping: aiohttp.ClientSession | None = None
         self._fresh: aiohttp.ClientSession | None = None  # aiohttp cannot be asked for a new connection otherwise
         self._exchange: Exchange | None = None
@@ -92,7 +100,8 @@ class AiohttpTransport:
     def _open(self, *, fresh: bool) -> aiohttp.ClientSession:
         if self._closed:
             raise ClientClosed("the client was closed; make another one")
-        pool = Pool(limit=0, force_close=True) if fresh else Pool(limit=0, keepalive_timeout=KEEP_IDLE)
+        keeping = {"force_close": True} if fresh else {"keepalive_timeout": KEEP_IDLE}
+        pool = Pool(limit=0, ssl=self._tls, **keeping)
         session = aiohttp.ClientSession(
             connector=pool, cookie_jar=aiohttp.DummyCookieJar(), skip_auto_headers=("Content-Type",)
         )

@@ -8,6 +8,7 @@ watch and the connections; a ``Directory`` or ``Transport`` that was handed in i
 import asyncio
 import os
 import random
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Self, Unpack
@@ -66,7 +67,8 @@ class AsyncSmartClient:
     ``ejection``, ``slow_start``: when a failing node is left out, and how a new one begins. ``tracing``: make
     OpenTelemetry spans and send nodes their context; None does where the program has set a tracer provider before it
     makes the client. ``cache_dir``: a folder that keeps the last good list, for a start while the registry is away;
-    None takes TWOSTEP_CACHE_DIR. Raises ``BadOption``.
+    None takes TWOSTEP_CACHE_DIR. ``tls``: whom to trust, and what certificate to show, at nodes that speak https; None
+    takes TWOSTEP_CACERT, TWOSTEP_CLIENT_CERT and TWOSTEP_CLIENT_KEY. Raises ``BadOption``.
     """
 
     def __init__(
@@ -83,12 +85,15 @@ class AsyncSmartClient:
         slow_start: SlowStart | None = None,
         tracing: bool | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
+        tls: ssl.SSLContext | None = None,
         transport: Transport | None = None,
         clock: Clock | None = None,
         rng: random.Random | None = None,
     ) -> None:
         if timeout <= 0 or attempts < 1:
             raise BadOption(f"timeout={timeout} and attempts={attempts}: both must be above 0")
+        if tls is not None and transport is not None:
+            raise BadOption("tls is for the client's own transport; give it to the transport you hand in")
         clock, rng = clock or SystemClock(), rng or random.Random()
         self.service = service
         self._timeout = timeout
@@ -98,7 +103,7 @@ class AsyncSmartClient:
         self._own_directory = registry is None or isinstance(registry, str)
         self._own_transport = transport is None
         self._directory = _directory(registry, cache_dir, clock, rng)
-        self._transport = transport or AiohttpTransport(connect_within=CONNECT_TIMEOUT)
+        self._transport = transport or AiohttpTransport(connect_within=CONNECT_TIMEOUT, tls=tls)
         self._balancer = Balancer(
             named(policy) if isinstance(policy, str) else policy,
             service=service,

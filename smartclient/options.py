@@ -6,6 +6,7 @@ copied.
 
 import os
 import random
+import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, TypedDict
 from urllib.parse import urlencode
@@ -38,6 +39,7 @@ class ClientOptions(TypedDict, total=False):
     slow_start: SlowStart | None
     tracing: bool | None
     cache_dir: str | os.PathLike[str] | None
+    tls: ssl.SSLContext | None
     transport: Transport | None
     clock: Clock | None
     rng: random.Random | None

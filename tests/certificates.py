@@ -10,7 +10,7 @@ _EC = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
 
 
 class Authority:
-    """A certificate authority of its own; ``issue`` makes certificates for 127.0.0.1 and localhost."""
+    """A certificate authority of its own; ``issue`` makes certificates."""
 
     def __init__(self, folder: Path, name: str = "authority") -> None:
         self._folder = folder
@@ -20,11 +20,11 @@ class Authority:
             "req", "-x509", *_EC, "-days", "2", "-subj", f"/CN={name}", "-keyout", self._key, "-out", self.certificate
         )
 
-    def issue(self, name: str, *, password: str = "") -> tuple[Path, Path]:
-        """Make a certificate and its key, encrypted when there is a ``password``; their paths."""
+    def issue(self, name: str, *, holds: str = "IP:127.0.0.1,DNS:localhost", password: str = "") -> tuple[Path, Path]:
+        """Make a certificate that ``holds`` these, and its key, encrypted when there is a ``password``; their paths."""
         certificate, key, wish = (self._folder / f"{name}.{end}" for end in ("pem", "key", "csr"))
         extensions = self._folder / f"{name}.ext"
-        extensions.write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
+        extensions.write_text(f"subjectAltName={holds}\n")
         _openssl("req", "-new", *_EC, "-subj", f"/CN={name}", "-keyout", key, "-out", wish)
         _openssl(
             "x509", "-req", "-in", wish, "-CA", self.certificate, "-CAkey", self._key, "-CAcreateserial",

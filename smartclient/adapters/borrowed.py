@@ -7,6 +7,7 @@ is no hedging.
 """
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any, Generic, TypeVar, cast
@@ -61,7 +62,7 @@ class Errands:
     """The clients of the services that one program calls with its own library.
 
     ``registry`` and options: those of ``AsyncSmartClient``, but that a call has no time limit unless one is given.
-    Raises ``BadOption``.
+    ``tls`` is for what the client sends itself (probes). Raises ``BadOption``.
     """
 
     def __init__(self, registry: str | Directory | None, options: ClientOptions) -> None:
@@ -113,17 +114,17 @@ class Errands:
             await self._transports.pop().close()
 
     def _client(self, service: str, registry: str | Directory | None) -> AsyncSmartClient:
-        transport = _Transport()
+        transport = _Transport(self._options.get("tls"))
         self._transports.append(transport)
-        options: ClientOptions = {**self._options, "transport": transport}
+        options: ClientOptions = {**self._options, "tls": None, "transport": transport}
         return AsyncSmartClient(service, registry, **options)
 
 
 class _Transport:
     """See ``Transport``: lets errands go, and sends all else itself."""
 
-    def __init__(self) -> None:
-        self._own = AiohttpTransport(connect_within=CONNECT_TIMEOUT)
+    def __init__(self, tls: ssl.SSLContext | None) -> None:
+        self._own = AiohttpTransport(connect_within=CONNECT_TIMEOUT, tls=tls)
         self.sent = 0
 
     async def send(

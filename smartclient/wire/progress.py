@@ -6,6 +6,7 @@ which connection it got. aiohttp's own tracing could tell that too, for a sixth 
 """
 
 import asyncio
+import ssl
 import weakref
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -24,6 +25,8 @@ from smartclient.stats import Outcome
 from smartclient.transport import TransportFailure
 
 Waits = Callable[[Callable[[], None]], None]
+# OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH.
+_MISMATCHES = (62, 64)
 FAILURES = (aiohttp.ClientError, HttpProcessingError, OSError)  # TimeoutError is an OSError
 
 
@@ -69,6 +72,10 @@ class Progress:
         if late:
             return "no connection: given up" if self._given_up else f"no connection within {seconds:.3g} s"
         cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            mismatch = cause.verify_code in _MISMATCHES
+            remedy = "it must hold the registered address" if mismatch else "give its authority in TWOSTEP_CACERT"
+            return f"its certificate is refused: {cause.verify_message}; {remedy}"
         return "connection refused" if isinstance(cause, ConnectionRefusedError) else f"no connection: {_said(error)}"
 
 
