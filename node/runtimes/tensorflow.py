@@ -7,21 +7,20 @@ Refused, in one line each: a fixed batch size, no batch dimension, no inputs, un
 word for. Outputs without a batch dimension (a running mean, a version number) are left out.
 """
 
-import contextlib
 import functools
 import logging
 import os
 import re
-import sys
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from node.errors import MissingExtra, ModelError
 from node.machine import cores
+from node.runtimes import applications, quiet
 from node.runtimes.base import Signature
+from node.runtimes.reasons import summary
 from node.tensors import Tensors, TensorSpec, datatype
 
 log = logging.getLogger(__name__)
@@ -38,7 +37,7 @@ def tensorflow() -> tuple[Any, Any]:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    with _without_start_up_noise():
+    with quiet.without(_NOISE):
         try:
             import keras
             import tensorflow as tf
@@ -99,19 +98,25 @@ class TensorFlowRuntime:
 
 
 def freeze(path: Path, kind: str) -> Frozen:
-    """Load a ``.keras`` file (kind ``keras``) or a SavedModel folder (``saved_model``) as one frozen function.
+    """Load what ``path`` stands for as one frozen function; ``kind`` is that of ``models.ModelSource``.
 
-    What cannot be frozen, such as look-up tables, is returned unfrozen with a warning. Raises ``ModelError``.
+    ``keras``: a ``.keras`` file; ``saved_model``: a folder; ``application``: a reference, see ``applications``. What
+    cannot be frozen, such as look-up tables, is returned unfrozen with a warning. Raises ``ModelError``.
     """
     tf, keras = tensorflow()
     try:
-        loaded = _keras(keras, path) if kind == "keras" else _saved_model(tf, path)
+        if kind == "saved_model":
+            loaded = _saved_model(tf, path)
+        elif kind == "application":
+            loaded = _keras(keras, applications.build(keras, applications.parse(str(path))))
+        else:
+            loaded = _keras(keras, keras.saving.load_model(path, compile=False))
         inputs = _inputs(tf, path, loaded)
         concrete, outputs = _traced(tf, path, loaded, inputs)
     except ModelError:
         raise
     except Exception as error:  # loaders raise whatever a foreign file provokes
-        raise ModelError(f"{path} cannot be loaded: {_summary(error)}") from error
+        raise ModelError(f"{path} cannot be loaded: {summary(error)}") from error
     signature = Signature(inputs=inputs, outputs=outputs)
     try:
         constant = _without_variables(concrete)
@@ -119,7 +124,7 @@ def freeze(path: Path, kind: str) -> Frozen:
             return Frozen(constant, constant, signature, frozen=True, keep=None)
         reason = "it has look-up tables or other resources"  # which have become inputs that nobody could fill
     except Exception as error:  # noqa: BLE001 - whatever stands in the way, the model can be served as it is
-        reason = _summary(error)
+        reason = summary(error)
     log.warning("%s is served without freezing: %s", path, reason)
     return Frozen(concrete, concrete, signature, frozen=False, keep=loaded.keep)
 
@@ -133,9 +138,8 @@ class _Loaded:
     keep: Any
 
 
-def _keras(keras: Any, path: Path) -> _Loaded:
+def _keras(keras: Any, model: Any) -> _Loaded:
     """A functional or sequential model; names are those of its layers, which, unlike the tensors', are in the file."""
-    model = keras.saving.load_model(path, compile=False)
     inputs = list(getattr(model, "inputs", None) or [])
 
     def call(tensors: Sequence[Any]) -> Mapping[str, Any]:
@@ -251,33 +255,3 @@ def _without_variables(concrete: Any) -> Any:
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     return convert_variables_to_constants_v2(concrete)
-
-
-def _summary(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__
-
-
-@contextlib.contextmanager
-def _without_start_up_noise() -> Iterator[None]:
-    """Hold back what TensorFlow's C++ half writes to file descriptor 2 before its log level counts.
-
-    Everything but its start-up information is written out afterwards.
-    """
-    try:
-        sys.stderr.flush()
-        kept = os.dup(2)
-    except (OSError, AttributeError, ValueError):  # no such descriptor here: nothing to hold back
-        yield
-        return
-    with tempfile.TemporaryFile() as buffer:
-        os.dup2(buffer.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            buffer.seek(0)
-            for line in buffer:
-                if not _NOISE.match(line):
-                    os.write(2, line)
