@@ -18,8 +18,8 @@ import numpy as np
 
 from node.tensors import Array, Tensors
 
-# Significant digits: as many as always tell two neighbours apart, and a number that often is enough.
-_FLOATS = {np.dtype(np.float16): (5, 4), np.dtype(np.float32): (9, 6)}
+# Significant digits to try: from as many as always tell two neighbours apart down to what often is enough.
+_DIGITS = {np.dtype(np.float16): range(5, 2, -1), np.dtype(np.float32): range(9, 5, -1)}
 _BINARY = "_bytes"
 
 
@@ -68,11 +68,11 @@ def _text(data: bytes, *, binary: bool) -> str | dict[str, str]:
 
 def _short(array: Array) -> Array:
     """Return floats as float64 values that have few digits, each the same number as before once it is narrow again."""
-    if array.dtype not in _FLOATS:
+    if array.dtype not in _DIGITS:
         return array
     wide = array.astype(np.float64)
     short = wide.copy()
-    for digits in _FLOATS[array.dtype]:
+    for digits in _DIGITS[array.dtype]:
         rounded = _rounded(wide, digits)
         with np.errstate(over="ignore"):
             short = np.where(rounded.astype(array.dtype) == array, rounded, short)

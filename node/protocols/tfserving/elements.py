@@ -24,12 +24,14 @@ LIST: Any = list  # of types that are made at run time, for one model
 Place = Callable[[tuple[int, ...]], str]  # from the indices of an element to where it stands, for people
 
 # What one JSON value, list, object and half of a text take once read, in bytes: CPython's floats (24), pointers to them
-# (8, and as much again when they are laid flat), lists (56 and their room), msgspec's structs.
-_VALUE, _LIST, _OBJECT, _QUOTE = 40, 96, 128, 32
-# Three million numbers, or 20 pictures of 224 x 224 written as JSON.
+# (8, in the list and again when it is laid flat) with room to grow, two arrays; lists (56 and room); msgspec's structs.
+_VALUE, _LIST, _OBJECT, _QUOTE = 60, 120, 128, 32
+# Four million numbers, or 18 pictures of 224 x 224 written as JSON.
 MOST = 256 * 1024 * 1024
-# JSON up to this size is read in one go (a few milliseconds); more of it row by row, so that other threads get a turn.
+# JSON up to this size is read in one go, which takes some milliseconds. More of it is read row by row, so that other
+# threads get a turn, where rows have that many bytes on average; smaller ones would cost more than they save.
 _AT_ONCE = 256 * 1024
+_LARGE = 4096
 
 NUMBER_WORDS = Literal["NaN", "Infinity", "-Infinity"]
 
@@ -92,20 +94,19 @@ def nested(spec: TensorSpec) -> Any:
 
 def batch(raw: msgspec.Raw, spec: TensorSpec, place: str) -> Array:
     """Return the rows of a JSON list as one array; ``place`` is where the list stands. Raises ``BadRequest``."""
-    if not spec.shape or len(memoryview(raw)) <= _AT_ONCE:
-        shape = (None, *spec.shape)
-        values = read(raw, _decoder(spec.datatype, shape), place)
-        some(len(values), place)
-        return dense(values, shape, spec, within(place))
-    row = _decoder(spec.datatype, spec.shape)
-    rows: list[msgspec.Raw] = read(raw, _RAWS, place)
-    return stack(
-        (
-            dense(read(each, row, f"{place}[{number}]"), spec.shape, spec, within(f"{place}[{number}]"))
-            for number, each in enumerate(rows)
-        ),
-        place,
-    )
+    size = len(memoryview(raw))
+    rows = read(raw, _RAWS, place) if spec.shape and size > _AT_ONCE else []
+    if size > _LARGE * len(rows) > 0:
+        row = _decoder(spec.datatype, spec.shape)
+        places = (f"{place}[{number}]" for number in range(len(rows)))
+        return stack(
+            (dense(read(each, row, at), spec.shape, spec, within(at)) for each, at in zip(rows, places, strict=True)),
+            place,
+        )
+    shape = (None, *spec.shape)
+    values = read(raw, _decoder(spec.datatype, shape), place)
+    some(len(values), place)
+    return dense(values, shape, spec, within(place))
 
 
 def stack(items: Iterable[Array], place: str) -> Array:
@@ -193,5 +194,6 @@ def _words_quoted(body: bytes | bytearray) -> bytes:
 def _say(error: Exception, place: str) -> str:
     """One line of a decoder's complaint, with the place it names put behind ours."""
     text, _, path = str(error).replace("`", "").partition(" - at $")
-    where = place + path
-    return f"{where}: {text[:1].lower()}{text[1:200]}" if where else f"the body is not as it should be: {text[:200]}"
+    # A float is also one of three words, which is the last thing that somebody wants to hear.
+    text = text.replace("float | str", "float").replace("Invalid enum value", "Expected float, got")
+    return f"{place + path or 'the body'}: {text[:1].lower()}{text[1:200]}"
