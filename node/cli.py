@@ -155,8 +155,9 @@ def node(**options: Any) -> None:
       curl --data-binary @7.png http://127.0.0.1:8080/classify
     """
     from node import settings
+    from node.config import NodeConfig
+    from node.run import serve
     from node.runtimes.select import Choice
-    from node.server import NodeConfig, serve
 
     logging.basicConfig(
         level=options["log_level"].upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr

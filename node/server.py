@@ -1,90 +1,52 @@
 """One node: binds, loads, warms, registers, serves, drains. The concrete parts meet here.
 
 The port is bound before anything is loaded, so a taken port is known at once and ``/healthz`` answers while TensorFlow
-is still being imported. The registry hears of the node only when it is warm, and an outage of the registry never stops
-it. Signals are handled here: aiohttp's own handler would close the listener first. The first SIGTERM or SIGINT drains
-in the order of ``lifecycle``, a second one hurries.
+is still being imported. The registry hears of the node only when it is warm.
 """
 
 import asyncio
 import contextlib
+import importlib.metadata
 import logging
 import random
-import signal
-from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import msgspec
 from aiohttp import web
 
 from node import machine
 from node.access import Access
 from node.admission import Admission
 from node.compute import Compute
+from node.config import NodeConfig
 from node.decoding import Decoders
 from node.errors import NodeError, PortInUse
 from node.intake import Intake
 from node.lifecycle import Lifecycle, State, Step, drain, drain_order
 from node.load import PATH as LOAD_PATH
+from node.membership import Membership
 from node.metrics import Metrics
 from node.models import ModelSource
 from node.protocols.admin import Admin
 from node.protocols.image import Images
-from node.repository import Model, Repository
+from node.protocols.oip.control import Control
+from node.protocols.oip.handlers import OpenInference
+from node.protocols.tfserving.handlers import TensorFlowServing
+from node.repository import Repository
 from node.runtimes.base import Runtime
-from node.runtimes.select import Choice, open_runtime
+from node.runtimes.select import open_runtime
 from node.served import Served, Shared
 from node.surface import ClientFaults, Spoken, Surface
 from node.versions import Watcher
-from registry.connect import connect
 from registry.directory import Directory, HttpCheck, Registration
-from registry.registration import Registrar
 from registry.timing import Clock, SystemClock
 
 log = logging.getLogger(__name__)
 
 # How long cleanup waits for a handler, and again for its connection, in seconds.
 _CLEANUP = 1.0
-
-
-class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """What a node is told; empty strings are filled in: ``service`` from the first model, ``id`` at random.
-
-    Sizes in bytes, times in seconds. ``registry`` is an address for ``registry.connect`` (empty: the environment's).
-    ``watch``: seconds between two looks for new versions, 0: none.
-    """
-
-    models: tuple[Model, ...]
-    runtime: Choice = Choice()
-    watch: float = 0.0
-    labels: tuple[tuple[str, str, str], ...] = ()
-    service: str = ""
-    id: str = ""
-    host: str = "127.0.0.1"
-    port: int = 8080
-    advertise: str = ""
-    registry: str = ""
-    register: bool = True
-    zone: str = ""
-    tags: tuple[str, ...] = ()
-    weight: int = 1
-    check_interval: float = 2.0
-    max_batch: int = 32
-    max_body: int = 64 * 1024 * 1024
-    body_timeout: float = 30.0
-    header_timeout: float = 10.0
-    max_connections: int = 1024
-    queue_limit: float = 2.0
-    drain_grace: float = 1.5
-    drain_timeout: float = 15.0
-    token_file: Path | None = None
-    admin_token_file: Path | None = None
-    tls_certificate: Path | None = None
-    tls_key: Path | None = None
-    tls_client_ca: Path | None = None
 
 
 class NodeServer:
@@ -110,7 +72,9 @@ class NodeServer:
         self.admission = Admission(limit=config.queue_limit)
         self._compute = Compute(self._clock)
         self._decoders = Decoders(self._clock)
-        self._shared = Shared(self._compute, self._decoders, self.admission, self.metrics, self._clock, config.max_batch)
+        self._shared = Shared(
+            self._compute, self._decoders, self.admission, self.metrics, self._clock, config.max_batch
+        )
         self.repository = Repository(
             config.models,
             open=open or (lambda source: open_runtime(source, config.runtime)),
@@ -134,9 +98,10 @@ class NodeServer:
             max_body=config.max_body,
             body_timeout=config.body_timeout,
         )
-        self._directory = directory
-        self._registrar: Registrar | None = None
-        self._registered = AsyncExitStack()
+        self._membership = Membership(
+            config.registry, self.metrics, clock=self._clock, rng=self._rng, directory=directory
+        )
+        self._registry_host = ""
         self._runner: web.AppRunner | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._hurry = asyncio.Event()
@@ -151,7 +116,7 @@ class NodeServer:
     @property
     def registry(self) -> str:
         """The registry it is registered in, for people; empty when it is in none."""
-        return self._directory.source if self._registrar is not None and self._directory is not None else ""
+        return self._membership.source
 
     async def start(self) -> None:
         """Bind, load, warm, register. Raises ``PortInUse``, ``ModelError``, ``MissingExtra``, ``RegistrationRefused``.
@@ -160,6 +125,9 @@ class NodeServer:
         """
         await self._listen()
         self.lifecycle.to(State.LOADING)
+        watchers = self._watchers() if self._config.watch else {}
+        for watcher in watchers.values():  # before loading, so that what comes meanwhile counts as new
+            await asyncio.to_thread(watcher.start)
         for name in self.repository.names:
             await self.repository.load(name)
         for name, label, version in self._config.labels:
@@ -167,9 +135,10 @@ class NodeServer:
         self.intake.open = True
         self.lifecycle.to(State.READY)
         if self._config.register:
-            await self._register()
-        if self._config.watch:
-            self._keep(self._watch())
+            self._registry_host = urlsplit(self._membership.connect()).hostname or ""
+            await self._membership.join(self._registration())
+        if watchers:
+            self._keep(self._watch(watchers))
 
     async def drain(self) -> None:
         """Leave in the order of ``lifecycle.drain_order``, losing no request; ends stopped."""
@@ -178,7 +147,7 @@ class NodeServer:
             order,
             {
                 Step.UNREADY: self._become_unready,
-                Step.LEAVE_REGISTRY: lambda: self._leave_registry("draining"),
+                Step.LEAVE_REGISTRY: lambda: self._membership.out_of_service("draining"),
                 Step.GRACE: lambda: self._clock.sleep(self._config.drain_grace),
                 Step.REFUSE: self._refuse,
                 Step.FINISH: self.admission.idle,
@@ -207,11 +176,7 @@ class NodeServer:
         runner, self._runner = self._runner, None
         if runner is not None:
             await runner.cleanup()
-        self._registrar = None
-        await self._registered.aclose()
-        directory, self._directory = self._directory, None
-        if directory is not None:
-            await directory.close()
+        await self._membership.leave()
         if started:
             self.lifecycle.to(State.STOPPED)
 
@@ -248,23 +213,12 @@ class NodeServer:
     def _surface(self) -> Surface:
         protocols: list[Spoken] = [
             Images(self.id, self.intake, self.metrics),
+            OpenInference(self.intake, self.lifecycle, importlib.metadata.version("twostep")),
+            Control(self.intake),
+            TensorFlowServing(self.intake),
             Admin(self.intake, drain=self._step_aside, undrain=self._come_back, state=self.snapshot),
         ]
         return Surface(self.id, self.lifecycle, self.intake, self.metrics, protocols, clock=self._clock, rng=self._rng)
-
-    async def _register(self) -> None:
-        directory = self._directory = self._directory or connect(
-            self._config.registry or None, clock=self._clock, rng=self._rng
-        )
-        self._registrar = await self._registered.enter_async_context(
-            Registrar(
-                directory,
-                self._registration(),
-                clock=self._clock,
-                rng=self._rng,
-                on_failure=self.metrics.sync_failures.inc,
-            )
-        )
 
     def _registration(self) -> Registration:
         first = self.repository.first
@@ -288,24 +242,24 @@ class NodeServer:
 
     def _models_changed(self) -> None:
         """Say in the registry which version is served now."""
-        if self._registrar is not None:
-            self._keep(self._registrar.update(self._registration()))
+        if self._membership.source:
+            self._keep(self._membership.update(self._registration()))
 
-    async def _watch(self) -> None:
-        """Look for new versions for ever; what cannot be served is logged, and what serves goes on."""
-        watchers = {
+    def _watchers(self) -> dict[str, Watcher]:
+        return {
             entry.name: Watcher(entry.model.path, entry.model.wanted)
             for entry in self.repository.entries()
             if isinstance(entry.model.path, Path)
         }
-        for watcher in watchers.values():
-            await asyncio.to_thread(watcher.start)
+
+    async def _watch(self, watchers: Mapping[str, Watcher]) -> None:
+        """Look for new versions for ever; what cannot be served is logged, and what serves goes on."""
         while True:
             await self._clock.sleep(self._config.watch)
             for name, watcher in watchers.items():
-                if await asyncio.to_thread(watcher.due):
+                if among := await asyncio.to_thread(watcher.due):
                     with contextlib.suppress(NodeError):  # logged where it was refused
-                        await self.repository.load(name)
+                        await self.repository.load(name, among=among)
 
     def _keep(self, work: Coroutine[Any, Any, object]) -> None:
         """Run something beside the requests until the node stops."""
@@ -314,15 +268,10 @@ class NodeServer:
         task.add_done_callback(self._tasks.discard)
 
     def _address(self) -> str:
-        registry = "" if self._directory is None else urlsplit(self._directory.source).hostname or ""
-        return self._config.advertise or machine.advertised(self._config.host, registry)
+        return self._config.advertise or machine.advertised(self._config.host, self._registry_host)
 
     async def _become_unready(self) -> None:
         self.lifecycle.to(State.DRAINING)
-
-    async def _leave_registry(self, reason: str) -> None:
-        if self._registrar is not None:
-            await self._registrar.maintenance(True, reason)
 
     async def _refuse(self) -> None:
         self.intake.refusing = True
@@ -332,7 +281,7 @@ class NodeServer:
         if not self.lifecycle.ready:
             return
         self.lifecycle.to(State.DRAINING)
-        await self._leave_registry(reason or "drained by an operator")
+        await self._membership.out_of_service(reason or "drained by an operator")
         self._keep(self._refuse_later())
 
     async def _refuse_later(self) -> None:
@@ -345,8 +294,7 @@ class NodeServer:
         self.lifecycle.back()
         if self.lifecycle.ready:
             self.intake.refusing = False
-            if self._registrar is not None:
-                await self._registrar.maintenance(False)
+            await self._membership.in_service()
 
     def _add_gauges(self) -> None:
         gauge, life = self.metrics.gauge, self.lifecycle
@@ -357,36 +305,3 @@ class NodeServer:
 
     def _depth(self) -> float:
         return sum(served.batcher.depth for served in self.repository.serving())
-
-
-async def serve(config: NodeConfig, *, announce: Callable[[NodeServer], None] | None = None) -> None:
-    """Run a node until SIGTERM or SIGINT, drain it and return; ``announce`` is called once it is ready.
-
-    Raises what ``NodeServer`` and ``NodeServer.start`` raise.
-    """
-    node = NodeServer(config)
-    loop = asyncio.get_running_loop()
-    leave = asyncio.Event()
-
-    def signalled() -> None:
-        node.hurry() if leave.is_set() else leave.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, signalled)
-    starting = asyncio.ensure_future(node.start())
-    leaving = asyncio.ensure_future(leave.wait())
-    try:
-        await asyncio.wait({starting, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if starting.done():
-            starting.result()
-            if announce is not None:
-                announce(node)
-            await leaving
-            await node.drain()
-    finally:
-        for task in (starting, leaving):
-            task.cancel()
-        await asyncio.gather(starting, leaving, return_exceptions=True)
-        await node.stop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from node.config import NodeConfig
 from node.images import encode_png
 from node.repository import Model
-from node.server import NodeConfig, NodeServer
+from node.server import NodeServer
 from node.testing import ScriptedRuntime, write_model
 from registry.testing import ScriptedDirectory
 

@@ -6,10 +6,11 @@ import math
 import aiohttp
 import pytest
 
+from node.config import NodeConfig
 from node.latency import WINDOW
 from node.load import HEADER, MEMORY, BusyShare, Rate, report, slowest
 from node.repository import Model
-from node.server import NodeConfig, NodeServer
+from node.server import NodeServer
 from registry.testing import ManualClock
 
 FIELDS = ("named_metrics.wait_ms", "named_metrics.inflight", "application_utilization", "rps_fractional")

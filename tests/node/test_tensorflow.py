@@ -13,7 +13,8 @@ from node.cli import train
 from node.errors import ModelError, TrainingError
 from node.images import decode, encode_png
 from node.models import locate, verify
-from node.server import NodeConfig, NodeServer
+from node.config import NodeConfig
+from node.server import NodeServer
 
 pytestmark = [
     pytest.mark.tensorflow,
