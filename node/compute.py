@@ -147,6 +147,7 @@ class Compute:
         now = self._clock.monotonic()
         self._running = None
         self.busy.turn(False, now)
-        self._share.charge(queue, now - self._started)
+        if queue in self._queues:  # else its model has gone, and must not be kept alive by its share
+            self._share.charge(queue, now - self._started)
         self._pump()  # the runner first: the answers may take the loop a while
         job.finish()

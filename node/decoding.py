@@ -22,6 +22,8 @@ _TINY_BYTES = 4096
 _TINY_PIXELS = 64 * 64
 # The largest picture that is let in, at Pillow's four bytes a pixel.
 MEMORY = 4 * MAX_PIXELS
+# All threads together may hold a quarter of it besides, in pictures too small to count.
+_PART = 4
 # Weight of the newest decode in the running mean that predicts the wait.
 _NEWEST = 0.1
 
@@ -34,7 +36,7 @@ class Decoders:
         self.pending = 0
         self.mean = 0.0
         self._clock = clock
-        self._memory = _Memory(memory)
+        self._memory = _Memory(memory, small=memory // (_PART * self.threads))
         self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="decode")
 
     @property
@@ -85,17 +87,25 @@ class Decoders:
 
 
 class _Memory:
-    """A semaphore in bytes; what is larger than all of it is let in alone."""
+    """A semaphore in bytes; what is larger than all of it is let in alone, what is ``small`` at once and uncounted.
 
-    def __init__(self, total: int) -> None:
+    Who waits is not overtaken, so that a stream of smaller pictures cannot keep a large one waiting for ever.
+    """
+
+    def __init__(self, total: int, *, small: int) -> None:
         self._total = total
+        self._small = small
         self._free = total
         self._changed = threading.Condition()
+        self._next = threading.Lock()
 
     @contextmanager
     def hold(self, size: int) -> Iterator[None]:
+        if size <= self._small:
+            yield
+            return
         size = min(size, self._total)
-        with self._changed:
+        with self._next, self._changed:
             self._changed.wait_for(lambda: self._free >= size)
             self._free -= size
         try:

@@ -2,15 +2,15 @@
 
 A version is loaded and warmed beside those that serve, then put in place by one assignment; the one it replaces takes
 no new requests, finishes those it has and is freed when its last user lets go. What cannot be loaded is refused, its
-reason kept, and what served before goes on. Labels point only at loaded versions. A request holds the version it is answered
-by (``use``), so an answer never names another than the one that computed it. Loads happen one at a time: two models
-coming up at once would each make the other slow, and need the memory of both.
+reason kept, and what served before goes on. Labels point only at loaded versions. A request holds the version it is
+answered by (``use``), so an answer never names another than the one that computed it. Loads happen one at a time: two
+models coming up at once would each make the other slow, and need the memory of both.
 """
 
 import asyncio
 import gc
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -111,7 +111,7 @@ class Repository:
         self._clock = clock
         self._on_change = on_change
         self._loading = asyncio.Lock()
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._leaving: dict[asyncio.Task[None], Served] = {}
         self._entries: dict[str, Entry] = {}
         for model in models:
             name = model.name or locate(model.path, model.labels).name
@@ -156,7 +156,7 @@ class Repository:
             ready = entry.ready()
             if ready and ready[-1].served is not None:
                 return ready[-1].served
-            raise self._absent(entry, next(iter(entry.versions.values()), None), "")
+            raise self._absent(entry, _telling(entry.versions.values()), "")
         found = entry.versions.get(version)
         if found is not None and found.served is not None:
             return found.served
@@ -169,15 +169,15 @@ class Repository:
         with served.held():
             yield served
 
-    async def load(self, name: str = "") -> None:
+    async def load(self, name: str = "", *, among: Collection[int] | None = None) -> None:
         """Bring one model to what is wanted of it: load what is missing, newest first, then let go of the rest.
 
-        Raises ``ModelError`` or another ``NodeError`` when none of the wanted versions can be served; what served
-        before goes on then.
+        ``among``: choose from these versions only, for others may still be being copied. Raises ``ModelError`` or
+        another ``NodeError`` when none of the wanted versions can be served; what served before goes on then.
         """
         entry = self.entry(name)
         async with self._loading:
-            sources = await asyncio.to_thread(self._sources, entry)
+            sources = await asyncio.to_thread(self._sources, entry, among)
             trouble: NodeError | None = None
             for source in reversed(sources):
                 held = entry.versions.get(source.version)
@@ -192,14 +192,18 @@ class Repository:
             if not served:
                 raise trouble or ModelError(f"{entry.model.path} has none of the wanted versions")
             if trouble is None:
-                self._retire_others(entry, set(served))
+                for version in list(entry.versions.values()):
+                    if version.number not in served:
+                        self._retire(entry, version)
 
     async def unload(self, name: str) -> None:
         """Take every version of a model out of service; returns when the last request on it is answered."""
         entry = self.entry(name)
         async with self._loading:
-            going = [self._retire(entry, version) for version in list(entry.versions.values())]
-        await asyncio.gather(*going)
+            for version in list(entry.versions.values()):
+                self._retire(entry, version)
+        if going := [task for task, served in self._leaving.items() if served.name == entry.name]:
+            await asyncio.wait(going)
 
     def label(self, name: str, label: str, version: str) -> None:
         """Point a label at a loaded version; an empty version takes the label away. Raises ``NotFound``."""
@@ -217,9 +221,9 @@ class Repository:
                 served, version.served = version.served, None
                 if served is not None:
                     await served.close()
-        for task in self._leaving:
-            task.cancel()
-        await asyncio.gather(*self._leaving, return_exceptions=True)
+        for served in self._leaving.values():
+            served.unused.set()  # nobody is waited for any more
+        await asyncio.gather(*self._leaving)
 
     def entries(self) -> list[Entry]:
         """Every model, for those who describe them."""
@@ -242,23 +246,40 @@ class Repository:
             for entry in self._entries.values()
         }
 
-    def _sources(self, entry: Entry) -> list[ModelSource]:
-        """Find the wanted versions, lowest first; a model without versions is one source."""
+    def _sources(self, entry: Entry, among: Collection[int] | None) -> list[ModelSource]:
+        """Find the wanted versions, lowest first; a model without versions is one source. Raises ``ModelError``."""
         model = entry.model
-        there = versions(model.path) if isinstance(model.path, Path) else []
-        chosen = model.wanted.choose(there)
-        if there and not chosen:
-            wanted = ", ".join(map(str, model.wanted.only))
-            raise ModelError(f"{model.path} has versions {', '.join(map(str, there))}, but not {wanted}")
-        found = [locate(model.path, model.labels, version=number) for number in chosen] or [
-            locate(model.path, model.labels)
-        ]
+        try:
+            there = versions(model.path) if isinstance(model.path, Path) else []
+            chosen = model.wanted.choose([number for number in there if among is None or number in among])
+            if there and not chosen:
+                wanted = ", ".join(map(str, model.wanted.only)) or "one that is whole"
+                raise ModelError(f"{model.path} has versions {', '.join(map(str, there))}, but not {wanted}")
+            found = [locate(model.path, model.labels, version=number) for number in chosen] or [
+                locate(model.path, model.labels)
+            ]
+        except OSError as error:
+            raise ModelError(f"{model.path} cannot be read: {error}") from error
         return [msgspec.structs.replace(source, name=entry.name) for source in found]
 
     async def _bring_up(self, entry: Entry, source: ModelSource) -> None:
-        """Load and warm one version, then put it in place."""
+        """Load and warm one version, then put it in place. Raises ``NodeError``."""
         version = entry.versions[source.version] = Version(source.version)
         started = self._clock.monotonic()
+        try:
+            served = await self._warm(source)
+        except BaseException as error:
+            version.condition, version.reason = Condition.UNAVAILABLE, str(error) or "loading was broken off"
+            self._metrics.load_failed(entry.name)
+            raise
+        version.served, version.condition = served, Condition.READY
+        seconds, runtime = self._clock.monotonic() - started, served.runtime.name
+        self._metrics.loaded(entry.name, source.version, runtime, seconds)
+        log.info("%s version %s is served by %s after %.2f s", entry.name, source.version, runtime, seconds)
+        self._changed()
+
+    async def _warm(self, source: ModelSource) -> Served:
+        """Load and warm one version; what fails is closed again. Raises ``NodeError``, whatever went wrong."""
         try:
             runtime = await asyncio.to_thread(self._verified, source)
             try:
@@ -271,39 +292,38 @@ class Repository:
             except BaseException:
                 await served.close()
                 raise
-        except BaseException as error:
-            version.condition, version.reason = Condition.UNAVAILABLE, str(error)
-            self._metrics.load_failed(entry.name)
+        except (NodeError, asyncio.CancelledError):
             raise
-        version.served, version.condition = served, Condition.READY
-        seconds = self._clock.monotonic() - started
-        self._metrics.loaded(entry.name, source.version, runtime.name, seconds)
-        log.info("%s version %s is served by %s after %.2f s", entry.name, source.version, runtime.name, seconds)
-        self._changed()
+        except Exception as error:  # files that go away meanwhile, memory that is not there, a runtime's own faults
+            why = next(iter(str(error).splitlines()), "")[:200]
+            raise ModelError(f"{source.path} cannot be loaded: {type(error).__name__} {why}".rstrip()) from error
+        return served
 
     def _verified(self, source: ModelSource) -> Runtime:
         verify(source)
         return self._open(source)
 
-    def _retire_others(self, entry: Entry, wanted: set[str]) -> None:
-        for version in list(entry.versions.values()):
-            if version.number not in wanted:
-                task = asyncio.ensure_future(self._retire(entry, version))
-                self._leaving.add(task)
-                task.add_done_callback(self._leaving.discard)
-
-    async def _retire(self, entry: Entry, version: Version) -> None:
-        """Give a version no more requests, wait for those it has, free it."""
+    def _retire(self, entry: Entry, version: Version) -> None:
+        """Give a version no more requests from now on; a task waits for those it has and frees it."""
         served, version.served = version.served, None
         if served is None:
-            entry.versions.pop(version.number, None)
+            if version.condition is not Condition.UNLOADING:
+                entry.versions.pop(version.number, None)
             return
         version.condition = Condition.UNLOADING
         entry.labels = {label: number for label, number in entry.labels.items() if number != version.number}
-        self._changed()
-        await served.unused.wait()
-        await served.close()
         self._metrics.unloaded(entry.name, version.number, served.runtime.name)
+        self._changed()
+        task = asyncio.ensure_future(self._free(entry, version, served))
+        self._leaving[task] = served
+        task.add_done_callback(self._leaving.pop)
+
+    async def _free(self, entry: Entry, version: Version, served: Served) -> None:
+        await served.unused.wait()
+        try:
+            await served.close()
+        except Exception:
+            log.exception("%s version %s did not close", entry.name, version.number)
         if entry.versions.get(version.number) is version:
             del entry.versions[version.number]
         del served
@@ -330,6 +350,12 @@ class Repository:
 
 def _order(number: str) -> tuple[int, str]:
     return (int(number), "") if number.isdigit() else (-1, number)
+
+
+def _telling(found: Iterable[Version]) -> Version | None:
+    """Of versions that do not serve, the one that says most about why: one that is coming, else the newest."""
+    newest = sorted(found, key=lambda each: _order(each.number), reverse=True)
+    return next((each for each in newest if each.condition is Condition.LOADING), next(iter(newest), None))
 
 
 def _give_memory_back() -> None:

@@ -23,7 +23,7 @@ def wanted(text: str) -> Wanted:
     if text == "all":
         return Wanted(latest=0)
     word, _, count = text.partition(":")
-    if word == "latest" and (not count or (count.isdigit() and int(count) > 0)):
+    if word == "latest" and (not count or (count.isascii() and count.isdigit() and int(count) > 0)):
         return Wanted(latest=int(count or 1))
     numbers = [each.strip() for each in text.split(",")]
     if all(each.isascii() and each.isdigit() for each in numbers):
