@@ -241,7 +241,7 @@ async def test_a_slow_body_times_out(make_node, session):
 @pytest.mark.parametrize(
     ("method", "path", "status", "reason"),
     [
-        ("GET", "/", 404, "not_found"),
+        ("GET", "/nothing", 404, "not_found"),
         ("GET", "/classify", 405, "bad_request"),
         ("DELETE", "/readyz", 405, "bad_request"),
     ],
