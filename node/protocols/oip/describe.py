@@ -6,7 +6,7 @@ configuration, where ``max_batch_size`` stands for it, it is left out. Pure func
 
 from collections.abc import Iterable, Sequence
 
-from node.repository import Entry
+from node.repository import Condition, Entry
 from node.runtimes.base import Signature
 from node.tally import Duration, Tally
 from node.tensors import TensorSpec
@@ -78,13 +78,19 @@ def stats(name: str, version: str, tally: Tally) -> dict[str, object]:
 
 
 def index(entries: Iterable[Entry], *, ready: bool) -> list[dict[str, str]]:
-    """List the models with the condition of each version; ``ready``: only versions that serve."""
-    return [
-        {"name": entry.name, "version": each.number, "state": str(each.condition), "reason": each.reason}
-        for entry in entries
-        for each in entry.versions.values()
-        if each.served is not None or not ready
-    ]
+    """List the models with the condition of each version; ``ready``: only versions that serve.
+
+    A model without versions, for it is unloaded, is there all the same: it can be loaded.
+    """
+    rows = []
+    for entry in entries:
+        if not entry.versions and not ready:
+            rows.append({"name": entry.name, "state": str(Condition.UNAVAILABLE), "reason": "unloaded"})
+        for each in entry.versions.values():
+            if each.served is not None or not ready:
+                state = {"state": str(each.condition), "reason": each.reason}
+                rows.append({"name": entry.name, "version": each.number, **state})
+    return rows
 
 
 def _tensor(spec: TensorSpec) -> dict[str, object]:

@@ -74,9 +74,11 @@ def test_statistics_count_requests_rows_and_runs_apart() -> None:
 def test_the_index_lists_every_version_with_its_reason_or_only_those_that_serve() -> None:
     served = Version("2", Condition.READY, served=object())  # type: ignore[arg-type]  # whatever serves
     broken = Version("3", Condition.UNAVAILABLE, "it is broken")
-    entries = [Entry(Model(path=Path("m")), "m", {"2": served, "3": broken})]
+    there = Model(path=Path("m"))
+    entries = [Entry(there, "m", {"2": served, "3": broken}), Entry(there, "gone")]
     assert describe.index(entries, ready=False) == [
         {"name": "m", "version": "2", "state": "READY", "reason": ""},
         {"name": "m", "version": "3", "state": "UNAVAILABLE", "reason": "it is broken"},
+        {"name": "gone", "state": "UNAVAILABLE", "reason": "unloaded"},
     ]
     assert [each["version"] for each in describe.index(entries, ready=True)] == ["2"]
