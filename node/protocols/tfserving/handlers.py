@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from aiohttp import web
 
-from node.errors import BadImage, BadRequest, EmptyBody
+from node.errors import BadImage, BadRequest, EmptyBody, TooLarge
 from node.intake import Intake
 from node.protocols.tfserving import answer, describe
 from node.protocols.tfserving.elements import weigh
@@ -19,9 +19,11 @@ from node.protocols.tfserving.examples import examples
 from node.protocols.tfserving.request import Batch, predict
 from node.runtimes.base import Signature
 from node.served import Served
-from node.tensors import Tensors, TensorSpec
+from node.tensors import Tensors, TensorSpec, rows
 from node.ticket import Ticket
 
+# Rows of one request: some hundred batches, whose wait is known before the first begins.
+MOST_ROWS = 4096
 # Bytes of a body, and numbers of an answer, that are read and written faster than a thread is asked to.
 _IN_PLACE = 32 * 1024
 _FEW = 8 * 1024
@@ -104,9 +106,13 @@ class TensorFlowServing:
 def _read(method: str, body: bytearray, signature: Signature) -> Batch:
     weigh(body)
     if method == "predict":
-        return predict(body, signature)
-    _answering(method, signature)
-    return examples(body, signature, method)
+        batch = predict(body, signature)
+    else:
+        _answering(method, signature)
+        batch = examples(body, signature, method)
+    if batch.tensors and (count := rows(batch.tensors)) > MOST_ROWS:
+        raise TooLarge(f"{count:,} rows are more than the {MOST_ROWS:,} this node takes at once; send several requests")
+    return batch
 
 
 def _write(method: str, model: Served, outputs: Tensors, *, by_row: bool) -> bytes:
