@@ -1,0 +1,108 @@
+"""Schemathesis over a running node: whatever its own document allows, and what it does not, costs no server error.
+
+Requests are made from ``/openapi.json`` both ways, as the document has them and broken, the same ones in every run.
+Each operation has a node of its own, for some of them take a model or the node out of service. The model's name, its
+version and a label are mostly the real ones: a path that leads nowhere tests nothing else.
+"""
+
+import asyncio
+import threading
+
+import pytest
+import requests
+import schemathesis
+from hypothesis import HealthCheck, settings
+from schemathesis import GenerationMode
+from schemathesis.checks import CHECKS
+
+from node.config import NodeConfig
+from node.openapi.document import document
+from node.repository import Model
+from node.server import NodeServer
+from node.testing import ScriptedRuntime, write_model
+
+EXAMPLES = 20
+TOKEN = "s3cret-s3cret-s3cret"
+REAL = {"model": "digits", "version": "1", "label": "stable"}
+# Refusals that the document names, of requests that came at a bad moment.
+BUSY = {(503, "overloaded"), (503, "draining"), (504, "deadline")}
+
+schema = schemathesis.openapi.from_dict(document("test"))
+schema.config.generation.update(modes=list(GenerationMode))
+
+
+@schema.hook
+def map_path_parameters(context, path_parameters):
+    """Lead four of five to what is there, as the generated text decides."""
+    return {
+        name: given if sum(map(ord, str(given))) % 5 == 0 else REAL[name] for name, given in (path_parameters or {}).items()
+    }
+
+
+class Running:
+    """A node in a thread of its own."""
+
+    def __init__(self, config):
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever)
+        self.thread.start()
+        self.node = self.do(self._make(config))
+        self.do(self.node.start())
+
+    async def _make(self, config):
+        return NodeServer(config, open=lambda _: ScriptedRuntime())
+
+    def do(self, work):
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(20)
+
+    def stop(self):
+        self.do(self.node.stop())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join()
+        self.loop.close()
+
+
+@pytest.fixture
+def running(tmp_path):
+    tokens = tmp_path / "tokens"
+    tokens.write_text(TOKEN)
+    tokens.chmod(0o600)
+    config = NodeConfig(
+        models=(Model(path=write_model(tmp_path / "digits")),),
+        labels=(("digits", "stable", "1"),),
+        port=0,
+        register=False,
+        drain_grace=0.01,
+        admin_token_file=tokens,
+    )
+    server = Running(config)
+    yield server.node
+    server.stop()
+
+
+@pytest.fixture
+def http():
+    with requests.Session() as session:
+        yield session
+
+
+@schema.parametrize()
+@settings(
+    max_examples=EXAMPLES,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+def test_no_request_is_a_server_error(case, running, http):
+    reply = case.call(base_url=running.url, session=http, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=10)
+    if reply.status_code >= 500:
+        assert (reply.status_code, reply.json()["reason"]) in BUSY, reply.text
+    case.validate_response(
+        reply,
+        checks=[
+            CHECKS.get_one("status_code_conformance"),
+            CHECKS.get_one("content_type_conformance"),
+            CHECKS.get_one("response_schema_conformance"),
+        ],
+    )
