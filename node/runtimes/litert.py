@@ -51,7 +51,7 @@ class LiteRTRuntime:
         self._ports = Ports(path, _ports(inputs), _ports(outputs))
         self.signature = self._ports.signature
         self._inputs = {name: details["index"] for name, details in inputs.items()}
-        self._outputs = {name: details["index"] for name, details in outputs.items()}
+        self._outputs = {spec.name: outputs[spec.name]["index"] for spec in self.signature.outputs}
         self._set_to: dict[str, tuple[int, ...]] = {}
 
     def run(self, inputs: Tensors) -> Tensors:

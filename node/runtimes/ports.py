@@ -1,7 +1,7 @@
 """A model file's inputs and outputs as the file has them, batch dimension included, and what that means for a batch.
 
 The batch comes first in every input and is free, or fixed at one, and then a batch is run row by row; anything else is
-refused. An output may lack the dimension only where the model takes one item at a time: then it is that item's.
+refused. Outputs without the dimension belong to the item where the model takes one at a time, else they are left out.
 """
 
 from collections.abc import Sequence
@@ -37,19 +37,18 @@ class Ports:
         self._path = path
         self.row_by_row = self._has_batch_of_one(inputs)
         self._whole = {port.name for port in outputs if self.row_by_row and port.shape[:1] != (1,)}
-        self.signature = Signature(
-            inputs=tuple(map(self._spec, inputs)),
-            outputs=tuple(map(self._spec, outputs)),
-        )
+        # A size of one may be what a converter made of a free size; whether it is shows when it is run.
+        kept = [port for port in outputs if port.name in self._whole or port.shape[:1] in ((None,), (1,))]
+        if not kept:
+            raise ModelError(f"{path} gives no output with one row for each input; convert it again with a free batch")
+        self.signature = Signature(inputs=tuple(map(self._spec, inputs)), outputs=tuple(map(self._spec, kept)))
 
     def as_rows(self, name: str, array: Array, count: int) -> Array:
         """Return an output of ``count`` items with one row for each. Raises ``ModelError`` if the model gave others."""
         if name in self._whole:
             return array[np.newaxis]
         if array.ndim == 0 or len(array) != count:
-            raise ModelError(
-                f"{self._path} gives {name} of shape {array.shape} for {count} items, not one row for each"
-            )
+            raise ModelError(f"{self._path} gives {name} of shape {array.shape} for {count} items, not a row for each")
         return array
 
     def _has_batch_of_one(self, inputs: Sequence[Port]) -> bool:
@@ -63,8 +62,6 @@ class Ports:
 
     def _spec(self, port: Port) -> TensorSpec:
         if port.datatype is None:
-            raise ModelError(f"{self._path} has {port.name} of type {port.foreign}, which a node cannot send")
-        whole = port.name in self._whole
-        if not port.shape and not whole:
-            raise ModelError(f"{self._path} gives {port.name} without a batch dimension; convert it again with one")
-        return TensorSpec(name=port.name, datatype=port.datatype, shape=port.shape if whole else port.shape[1:])
+            raise ModelError(f"{self._path} has {port.name} of type {port.foreign}, which no protocol here can carry")
+        shape = port.shape if port.name in self._whole else port.shape[1:]
+        return TensorSpec(name=port.name, datatype=port.datatype, shape=shape)

@@ -1,0 +1,84 @@
+"""Which runtime serves a model best, from measurements: pure functions, and the words they are reported in.
+
+A batch may be run in pieces (``pieces``), so each candidate is first given its best piece, then timed at the batch
+sizes in use. What counts is throughput, seconds per item at the largest batch; of those that are as good as equal
+there, the lone request's latency; of those, the model's own format, for a conversion has to be worth it.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from node.runtimes.select.agreement import Agreement
+
+# Two timings nearer than this are the same: on a shared machine they repeat to a few percent.
+EVEN = 0.05
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """One way to run a model: an engine, and what its weights are turned into (``int8``, or nothing)."""
+
+    runtime: str
+    quantize: str = ""
+
+    def __str__(self) -> str:
+        """Such as ``litert int8``."""
+        return f"{self.runtime} {self.quantize}".rstrip()
+
+
+class Trial(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a candidate: milliseconds by batch size, run in pieces of ``piece`` (0: whole), its agreement.
+
+    ``reason`` says why it is out of the question; empty: it is not.
+    """
+
+    candidate: Candidate
+    ms: dict[int, float] = {}
+    piece: int = 0
+    agreement: Agreement | None = None
+    reason: str = ""
+
+    def __str__(self) -> str:
+        """One line for people."""
+        parts = [f"batch of {size}: {ms:.2f} ms" for size, ms in self.ms.items()]
+        if self.piece:
+            parts.append(f"in pieces of {self.piece}")
+        if self.agreement is not None:
+            parts.append(str(self.agreement))
+        if self.reason:
+            parts.append(self.reason)
+        return f"{self.candidate}: {'; '.join(parts)}"
+
+
+class ChoiceReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What was chosen, of what, compared on which ``samples``; ``cached``: measured at an earlier start."""
+
+    chosen: Candidate
+    trials: tuple[Trial, ...]
+    samples: str = ""
+    cached: bool = False
+
+    def trial(self, candidate: Candidate) -> Trial:
+        """Return what became of a candidate that was tried."""
+        return next(each for each in self.trials if each.candidate == candidate)
+
+
+def best_piece(ms: Mapping[int, float]) -> int:
+    """Return the batch size with the least time for each item; of equals the smallest, which needs the least memory."""
+    least = min(each / size for size, each in ms.items())
+    return min(size for size, each in ms.items() if each / size <= least * (1 + EVEN))
+
+
+def choose(trials: Sequence[Trial]) -> Candidate:
+    """Return the best candidate that is fit and was timed; the first is the model in its own format.
+
+    Sizes that one of them is too slow for do not count.
+    """
+    fit = [each for each in trials if each.ms and not each.reason]
+    if not fit:
+        return trials[0].candidate
+    common = set(fit[0].ms).intersection(*(each.ms for each in fit))
+    for size in (max(common), min(common)):
+        least = min(each.ms[size] for each in fit)
+        fit = [each for each in fit if each.ms[size] <= least * (1 + EVEN)]
+    return fit[0].candidate
