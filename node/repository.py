@@ -216,13 +216,13 @@ class Repository:
 
     async def close(self) -> None:
         """Fail what waits and free every model."""
-        for entry in self._entries.values():
-            for version in entry.versions.values():
-                served, version.served = version.served, None
-                if served is not None:
-                    await served.close()
-        for served in self._leaving.values():
-            served.unused.set()  # nobody is waited for any more
+        for leaving in self._leaving.values():
+            leaving.unused.set()  # nobody is waited for any more
+        serving = [version for entry in self._entries.values() for version in entry.ready()]
+        for version in serving:
+            served, version.served = version.served, None
+            if served is not None:
+                await _close(served)
         await asyncio.gather(*self._leaving)
 
     def entries(self) -> list[Entry]:
@@ -320,10 +320,7 @@ class Repository:
 
     async def _free(self, entry: Entry, version: Version, served: Served) -> None:
         await served.unused.wait()
-        try:
-            await served.close()
-        except Exception:
-            log.exception("%s version %s did not close", entry.name, version.number)
+        await _close(served)
         if entry.versions.get(version.number) is version:
             del entry.versions[version.number]
         del served
@@ -346,6 +343,13 @@ class Repository:
     def _changed(self) -> None:
         if self._on_change is not None:
             self._on_change()
+
+
+async def _close(served: Served) -> None:
+    try:
+        await served.close()
+    except Exception:
+        log.exception("%s version %s did not close", served.name, served.version)
 
 
 def _order(number: str) -> tuple[int, str]:

@@ -32,7 +32,7 @@ class Versioned(ScriptedRuntime):
 class Opener:
     """Stands in for the runtimes: ``opened`` has those it made, by version; those in ``broken`` it refuses.
 
-    Clear ``gate`` to make loading wait, in its thread.
+    Clear ``gate`` to make loading wait, in its thread; ``hold`` makes one version wait.
     """
 
     def __init__(self):
@@ -43,13 +43,14 @@ class Opener:
         self.most_at_once = 0
         self.gate = threading.Event()
         self.gate.set()
+        self.held = {}
 
     def __call__(self, source: ModelSource):
         self.asked.append((source.name, source.version))
         self.loading += 1
         self.most_at_once = max(self.most_at_once, self.loading)
         try:
-            self.gate.wait(30)
+            self.held.get(source.version, self.gate).wait(30)
             if source.version in self.broken:
                 raise self.broken[source.version]
             runtime = Versioned(source.version)
@@ -61,6 +62,11 @@ class Opener:
     def refuse(self, version, error=None):
         """From now on ``version`` cannot be loaded."""
         self.broken[version] = error or ModelError(f"version {version} is broken")
+
+    def hold(self, version) -> threading.Event:
+        """Make loading ``version`` wait until the event is set."""
+        self.held[version] = threading.Event()
+        return self.held[version]
 
     def only(self, version) -> Versioned:
         """The one runtime that was made for ``version``."""
