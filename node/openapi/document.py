@@ -34,9 +34,9 @@ _MEANING = {
     family.status: (family.__doc__ or "").splitlines()[0].replace(f" ({family.status})", "") for family in _FAMILIES
 }
 _PATH_PARAMETERS = {
-    "model": "The model's name.",
-    "version": "A version, by its number.",
-    "label": "A version, by one of its labels.",
+    "model": {"description": "The model's name.", "example": "digits"},
+    "version": {"description": "A version, by its number.", "example": "1"},
+    "label": {"description": "A version, by one of its labels.", "example": "stable"},
 }
 # What a caller may say of itself, and what an answer to work says besides.
 _DEADLINE: Schema = {
@@ -44,6 +44,7 @@ _DEADLINE: Schema = {
     "in": "header",
     "schema": {"type": "number", "exclusiveMinimum": 0},
     "description": "Milliseconds the caller will still wait.",
+    "example": 2000,
 }
 _SAID = {
     "Server-Timing": "Milliseconds in the queue, decoding, and in the model.",
@@ -105,7 +106,7 @@ def _described(operation: Operation) -> dict[str, Any]:
 
 def _parameters(operation: Operation) -> list[Schema]:
     found: list[Schema] = [
-        {"name": name, "in": "path", "required": True, "schema": TEXT, "description": _PATH_PARAMETERS[name]}
+        {"name": name, "in": "path", "required": True, "schema": TEXT, **_PATH_PARAMETERS[name]}
         for name in _IN_BRACES.findall(operation.path)
     ]
     found += [{"name": name, "in": "query", "schema": schema} for name, schema in operation.query.items()]

@@ -60,13 +60,7 @@ _TFSERVING: Schema = {
         "description": "Features by name, each a value or a flat list; a picture also as image/encoded.",
     },
     "ClassifyResponse": thing(
-        {
-            "results": listed(
-                listed(
-                    {"type": "array", "prefixItems": [TEXT, {"type": "number"}], "minItems": 2, "maxItems": 2},
-                )
-            )
-        },
+        {"results": listed(listed(listed({"type": ["string", "number"]}) | {"minItems": 2, "maxItems": 2}))},
         ("results",),
         "For each example every label with its score.",
     ),

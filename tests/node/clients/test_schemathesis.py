@@ -1,8 +1,8 @@
 """Schemathesis over a running node: whatever its own document allows, and what it does not, costs no server error.
 
 Requests are made from ``/openapi.json`` both ways, as the document has them and broken, the same ones in every run.
-Each operation has a node of its own, for some of them take a model or the node out of service. Names in paths are mostly
-the real ones, some bodies are in order, and most deadlines are generous: what leads nowhere tests nothing else.
+Each operation has a node of its own, for some of them take a model or the node out of service. Names in paths are
+mostly the real ones, some bodies are in order, and most deadlines are generous: what leads nowhere tests nothing else.
 """
 
 import asyncio
@@ -70,7 +70,7 @@ class Running:
 
     def __init__(self, config):
         self.loop = asyncio.new_event_loop()
-        self.thread = threading.Thread(target=self.loop.run_forever)
+        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self.thread.start()
         self.node = self.do(self._make(config))
         self.do(self.node.start())
