@@ -1,19 +1,18 @@
-"""Training and serving with the real TensorFlow: one process for all of it, for the import alone takes seconds."""
+"""Training with the real TensorFlow, and serving what came of it."""
 
 import asyncio
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from node.cli import train
-from node.errors import ModelError, TrainingError
+from node.config import NodeConfig
+from node.errors import TrainingError
 from node.images import decode, encode_png
 from node.models import locate, verify
-from node.config import NodeConfig
+from node.repository import Model
 from node.server import NodeServer
 
 pytestmark = [
@@ -51,12 +50,12 @@ def held_out(digits):
     return np.stack([decode(file.read_bytes(), wanted) for file in files]), [int(file.parent.name) for file in files]
 
 
-@pytest.fixture(scope="module")
-def runtime(digits):
+def scores(source, pixels):
+    """What the served model says of some pixels (count, height, width, channels)."""
     from node.runtimes.tensorflow import TensorFlowRuntime
 
-    source = locate(digits[0].folder)
-    return TensorFlowRuntime(source.path, source.kind)
+    runtime = TensorFlowRuntime(source.path, source.kind)
+    return runtime.run({runtime.signature.picture.name: pixels})[runtime.signature.scores.name]
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +78,11 @@ class TestDigits:
         assert done.accuracy >= 0.97
         assert done.trained_on + done.held_out == 1797
         assert (told[0].done, told[-1].done) == (1, told[-1].total)
+
+    def test_what_is_served_is_right_as_often(self, digits, held_out):
+        pixels, labels = held_out
+        answer = scores(locate(digits[0].folder), pixels)
+        assert (answer.argmax(axis=1) == labels).mean() == pytest.approx(digits[0].accuracy, abs=1e-6)
 
     def test_the_version_folder_is_whole(self, digits):
         done, _ = digits
@@ -112,95 +116,8 @@ class TestDigits:
         assert locate(digits[0].folder).version == "1"
 
 
-class TestRuntime:
-    def test_the_frozen_function_says_what_keras_says(self, tensorflow, digits, runtime, held_out):
-        _, keras = tensorflow
-        pixels, labels = held_out
-        model = keras.saving.load_model(digits[0].folder / "model.keras")
-        scores = runtime.run(pixels)
-        assert runtime.frozen
-        assert np.abs(scores - model.predict(pixels, verbose=0)).max() < 1e-5
-        assert (scores.argmax(axis=1) == labels).mean() == pytest.approx(digits[0].accuracy, abs=1e-6)
-
-    def test_any_batch_size_gives_the_same_scores(self, runtime, held_out):
-        pixels, _ = held_out
-        whole = runtime.run(pixels[:7])
-        assert whole.dtype == np.float32
-        alone = np.concatenate([runtime.run(pixels[n : n + 1]) for n in range(7)])
-        assert np.abs(whole - alone).max() < 1e-5
-
-    def test_a_saved_model_says_the_same(self, tensorflow, digits, runtime, held_out, tmp_path):
-        from node.runtimes.tensorflow import TensorFlowRuntime
-
-        _, keras = tensorflow
-        keras.saving.load_model(digits[0].folder / "model.keras").export(tmp_path / "digits" / "1", verbose=False)
-        source = locate(tmp_path / "digits")
-        assert source.kind == "saved_model"
-        loaded = TensorFlowRuntime(source.path, source.kind)
-        assert loaded.frozen
-        assert np.abs(loaded.run(held_out[0]) - runtime.run(held_out[0])).max() < 1e-5
-
-    def test_a_foreign_saved_model_of_floats_is_served(self, tensorflow, tmp_path):
-        from node.runtimes.tensorflow import TensorFlowRuntime
-
-        tf, _ = tensorflow
-
-        class Foreign(tf.Module):
-            def __init__(self):
-                super().__init__()
-                self.weight = tf.Variable([[1.0, 2.0, 3.0]])
-
-            @tf.function(input_signature=[tf.TensorSpec([None, 4, 5, 1], tf.float32)])
-            def serve(self, image):
-                mean = tf.reduce_mean(image, axis=[1, 2])
-                return {"scores": mean * self.weight, "mean": tf.squeeze(mean)}
-
-        module = Foreign()
-        tf.saved_model.save(module, str(tmp_path), signatures={"serving_default": module.serve})
-        loaded = TensorFlowRuntime(tmp_path, "saved_model")
-        assert (loaded.signature.height, loaded.signature.width, loaded.signature.channels) == (4, 5, 1)
-        assert loaded.signature.dtype == "float32"
-        assert loaded.run(np.full((2, 4, 5, 1), 10, np.uint8)).tolist() == [[10, 20, 30], [10, 20, 30]]
-        loaded.close()
-        with pytest.raises(ModelError, match="closed"):
-            loaded.run(np.zeros((1, 4, 5, 1), np.uint8))
-
-    @pytest.mark.parametrize(
-        ("shape", "dtype", "says"),
-        [
-            ((1, 8, 8, 1), "uint8", "fixed batch size of 1"),
-            ((None, 3, 8, 8), "float32", "1 or 3 channels"),
-            ((None,), "string", "string input"),
-            ((None, 8, 8, 1), "float32", "one row of scores"),
-        ],
-    )
-    def test_a_model_that_cannot_be_served_says_why(self, tensorflow, tmp_path, shape, dtype, says):
-        from node.runtimes.tensorflow import TensorFlowRuntime
-
-        tf, _ = tensorflow
-        module = tf.Module()
-        module.serve = tf.function(lambda image: {"out": image}, input_signature=[tf.TensorSpec(shape, dtype)])
-        tf.saved_model.save(module, str(tmp_path), signatures={"serving_default": module.serve})
-        with pytest.raises(ModelError, match=says):
-            TensorFlowRuntime(tmp_path, "saved_model")
-
-    @pytest.mark.parametrize("kind", ["keras", "saved_model"])
-    def test_bytes_that_are_no_model_are_one_clear_line(self, tensorflow, tmp_path, kind):
-        from node.runtimes.tensorflow import TensorFlowRuntime
-
-        path = tmp_path / "model.keras"
-        path.write_bytes(b"nothing of the kind")
-        if kind == "saved_model":
-            path = tmp_path
-            (path / "saved_model.pb").write_bytes(b"nothing of the kind")
-        with pytest.raises(ModelError) as refusal:
-            TensorFlowRuntime(path, kind)
-        assert "\n" not in str(refusal.value)
-
-
 class TestFolder:
     def test_it_trains_a_backbone_and_writes_a_model_that_serves(self, tensorflow, pictures, tmp_path):
-        from node.runtimes.tensorflow import TensorFlowRuntime
         from node.training import train_folder
 
         told = []
@@ -213,10 +130,9 @@ class TestFolder:
         source = locate(out)
         verify(source)
         assert source.preprocessing.shape == (32, 32, 3)
-        assert TensorFlowRuntime(source.path, source.kind).run(np.zeros((3, 32, 32, 3), np.uint8)).shape == (3, 2)
+        assert scores(source, np.zeros((3, 32, 32, 3), np.uint8)).shape == (3, 2)
 
     def test_weights_from_a_file_are_used_and_then_fine_tuned(self, tensorflow, pictures, tmp_path):
-        from node.runtimes.tensorflow import TensorFlowRuntime
         from node.training import train_folder
 
         _, keras = tensorflow
@@ -228,7 +144,7 @@ class TestFolder:
         done = train_folder(pictures, tmp_path / "shades", **options, image_size=32, tell=told.append)
         assert {each.stage for each in told} == {"checking images", "training", "fine-tuning"}
         source = locate(done.folder)  # this backbone's preprocessing turns channels round; it must survive in the file
-        assert TensorFlowRuntime(source.path, source.kind).run(np.zeros((1, 32, 32, 3), np.uint8)).shape == (1, 2)
+        assert scores(source, np.zeros((1, 32, 32, 3), np.uint8)).shape == (1, 2)
         first = keras.saving.load_model(source.path).get_layer("vgg16").get_layer("block1_conv1").kernel.numpy()
         assert np.abs(first - backbone.get_layer("block1_conv1").kernel.numpy()).max() < 1e-3  # tuned, not started anew
 
@@ -255,7 +171,7 @@ class TestFolder:
 
 
 async def test_the_node_serves_the_digits_right(digits, session):
-    node = NodeServer(NodeConfig(model=digits[0].folder, port=0, register=False))
+    node = NodeServer(NodeConfig(models=(Model(path=digits[0].folder),), port=0, register=False))
     await node.start()
     try:
         files = sorted(digits[0].samples.glob("*/*.png"))[::6]
@@ -266,7 +182,7 @@ async def test_the_node_serves_the_digits_right(digits, session):
 
         right = await asyncio.gather(*(ask(file) for file in files))
         assert sum(right) / len(right) >= 0.95
-        assert node.snapshot()["pipeline"]["runtime"] == "tensorflow"
+        assert node.snapshot()["models"]["digits"]["versions"]["1"]["runtime"] == "tensorflow"
     finally:
         await node.stop()
 
@@ -280,24 +196,3 @@ def test_the_train_command_says_what_came_of_it_and_what_to_do_next(tensorflow, 
     done = CliRunner().invoke(train, ["digits", "--out", str(out), "--epochs", "1", "--json"])
     summary = json.loads(done.output)
     assert (summary["version"], summary["name"], summary["held_out"]) == ("2", "digits", 359)
-
-
-def test_starting_tensorflow_prints_nothing():
-    code = "from node.runtimes.tensorflow import tensorflow; tensorflow()[0].constant(1)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert (done.stdout, done.stderr) == ("", "")
-
-
-def test_a_missing_tensorflow_names_the_extra():
-    code = """
-import sys
-sys.modules["tensorflow"] = None
-from node.errors import MissingExtra
-from node.runtimes.tensorflow import tensorflow
-try:
-    tensorflow()
-except MissingExtra as error:
-    print(error)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stdout == "tensorflow is not installed; run: pip install 'twostep[node]'\n", done.stderr
