@@ -11,6 +11,8 @@ import msgspec
 from aiohttp import web
 
 from node import errors
+from node.intake import DEADLINE_HEADER
+from node.load import HEADER
 from node.openapi.oip import COUNT, TEXT, Schema, ref
 from node.openapi.operations import JSON, OPERATIONS, Operation
 from node.openapi.schemas import schemas
@@ -40,7 +42,7 @@ _PATH_PARAMETERS = {
 }
 # What a caller may say of itself, and what an answer to work says besides.
 _DEADLINE: Schema = {
-    "name": "x-envoy-expected-rq-timeout-ms",
+    "name": DEADLINE_HEADER,
     "in": "header",
     "schema": {"type": "number", "exclusiveMinimum": 0},
     "description": "Milliseconds the caller will still wait.",
@@ -48,7 +50,7 @@ _DEADLINE: Schema = {
 }
 _SAID = {
     "Server-Timing": "Milliseconds in the queue, decoding, and in the model.",
-    "endpoint-load-metrics": "How busy the node is, in ORCA's text form.",
+    HEADER: "How busy the node is, in ORCA's text form.",
 }
 
 

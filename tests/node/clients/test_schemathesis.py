@@ -17,6 +17,7 @@ from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS
 
 from node.config import NodeConfig
+from node.intake import DEADLINE_HEADER
 from node.openapi.document import document
 from node.repository import Model
 from node.server import NodeServer
@@ -25,7 +26,6 @@ from node.testing import ScriptedRuntime, write_model
 EXAMPLES = 15
 TOKEN = "s3cret-s3cret-s3cret"
 REAL = {"model": "digits", "version": "1", "label": "stable"}
-DEADLINE = "x-envoy-expected-rq-timeout-ms"
 SOUND = {
     ":predict": {"instances": [[[[0]] * 8] * 8]},
     ":classify": {"examples": [{"pixels": [0] * 64}]},
@@ -54,7 +54,8 @@ def map_path_parameters(context, path_parameters):
 def map_headers(context, headers):
     """Leave four of five as much time as they need."""
     return {
-        name: value if name != DEADLINE or chosen(headers, 5) else "10000" for name, value in (headers or {}).items()
+        name: value if name != DEADLINE_HEADER or chosen(headers, 5) else "10000"
+        for name, value in (headers or {}).items()
     }
 
 
