@@ -42,7 +42,8 @@ class LiteRTRuntime:
             content = path.read_bytes()
             with without(_NOISE):  # C++ tells of its delegate, once in a process
                 interpreter: Any = Interpreter(model_content=content, num_threads=cores())
-                interpreter.allocate_tensors()
+                if all((each["shape_signature"][1:] > 0).all() for each in interpreter.get_input_details()):
+                    interpreter.allocate_tensors()  # fails on what cannot run; free sizes come with a batch
         except (OSError, ValueError, RuntimeError) as error:
             raise ModelError(f"{path} cannot be loaded: {summary(error)}") from error
         self._path = path

@@ -1,8 +1,8 @@
 """Which runtime serves a model best, from measurements: pure functions, and the words they are reported in.
 
-A batch may be run in pieces (``pieces``), so each candidate is first given its best piece, then timed at the batch
-sizes in use. What counts is throughput, seconds per item at the largest batch; of those that are as good as equal
-there, the lone request's latency; of those, the model's own format, for a conversion has to be worth it.
+A batch may be run in pieces (``pieces``), so each candidate is given its best piece first. What counts then is
+throughput, the time of the largest batch; of those that are as good as equal there, the lone request's latency; of
+those, the model's own format, for a conversion has to be worth it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -69,16 +69,21 @@ def best_piece(ms: Mapping[int, float]) -> int:
     return min(size for size, each in ms.items() if each / size <= least * (1 + EVEN))
 
 
-def choose(trials: Sequence[Trial]) -> Candidate:
-    """Return the best candidate that is fit and was timed; the first is the model in its own format.
+def in_pieces_ms(ms: Mapping[int, float], piece: int, size: int) -> float:
+    """Return what a batch takes when run in pieces, from what some sizes take whole, ``piece`` among them.
 
-    Sizes that one of them is too slow for do not count.
+    A last piece that was not timed itself counts as the next larger one that was.
     """
+    whole, rest = divmod(size, piece)
+    return whole * ms[piece] + (ms[min(each for each in ms if each >= rest)] if rest else 0.0)
+
+
+def choose(trials: Sequence[Trial]) -> Candidate:
+    """Return the best of the candidates that are fit; the first is the model in its own format."""
     fit = [each for each in trials if each.ms and not each.reason]
     if not fit:
         return trials[0].candidate
-    common = set(fit[0].ms).intersection(*(each.ms for each in fit))
-    for size in (max(common), min(common)):
+    for size in (max(fit[0].ms), min(fit[0].ms)):
         least = min(each.ms[size] for each in fit)
         fit = [each for each in fit if each.ms[size] <= least * (1 + EVEN)]
     return fit[0].candidate

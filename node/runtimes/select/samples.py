@@ -19,7 +19,8 @@ from node.tensors import Array, Tensors, TensorSpec, rows
 # Held in memory at once, at most; 160 items of MobileNetV2's are 96 MB.
 _BYTES = 256 * 1024 * 1024
 _FEWEST = 8
-_FREE_SIZE = 32
+# What a size that is free is taken to be, in a picture and elsewhere.
+_PICTURE_SIZE, _FREE_SIZE = 224, 32
 _GRAINS = (1, 2, 4, 8, 16, 32, 64)
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"}
 
@@ -104,7 +105,8 @@ def _picture(wanted: Preprocessing, rng: np.random.Generator) -> Array:
 
 
 def _sizes(spec: TensorSpec) -> tuple[int, ...]:
-    return tuple(_FREE_SIZE if size is None else size for size in spec.shape)
+    free = _PICTURE_SIZE if len(spec.shape) == 3 else _FREE_SIZE
+    return tuple(free if size is None else size for size in spec.shape)
 
 
 def _split(inputs: Tensors, share: float, words: str, pictures: bool) -> Samples:

@@ -1,8 +1,8 @@
 """Trying the ways to run a model, in a process of its own: convert, compare with the original, time.
 
 TensorFlow and the converters need seconds and hundreds of megabytes, which the process that serves shall not keep:
-``supervise`` starts this one, reads its result and loads nothing but what was chosen. It works at low priority, since the
-node may be serving another version, and ends with the node. What it is doing stands in a file, so that a converter
+``supervise`` starts this one, reads its result and loads nothing but what was chosen. It works at low priority, for
+the node may be serving another version, and ends with the node. What it is doing stands in a file, so that a converter
 that takes the process down with it is known by name.
 """
 
@@ -20,11 +20,10 @@ from node.models import ModelSource, preprocessing
 from node.runtimes.base import Signature
 from node.runtimes.convert import to_litert, to_onnx
 from node.runtimes.engines import open_as_it_is, open_file, own_engine
-from node.runtimes.pieces import in_pieces
 from node.runtimes.reasons import summary
 from node.runtimes.select import timing
 from node.runtimes.select.agreement import Agreement, compare, joined, objection
-from node.runtimes.select.choosing import Candidate, Trial, best_piece
+from node.runtimes.select.choosing import Candidate, Trial, best_piece, in_pieces_ms
 from node.runtimes.select.jobs import DOING, JOB, RESULT, Job, Result, decode, encode, file_of
 from node.runtimes.select.samples import Samples, gather
 from node.runtimes.tensorflow import Frozen, freeze, tensorflow
@@ -121,7 +120,7 @@ def _converted(candidate: Candidate, original: _Original, samples: Samples, fold
 
 
 def _as_many_as_time_allows(run: Run, inputs: Tensors, clock: Clock) -> Tensors:
-    seconds = timing.by_size(run, inputs, [1], clock)[1] / 1e3
+    seconds = timing.in_turns([run], inputs, [1], clock)[0][1] / 1e3
     return timing.batch(inputs, min(rows(inputs), max(_AT_ONCE, int(_PATIENCE / max(seconds, 1e-6)))))
 
 
@@ -135,23 +134,20 @@ def _outputs(run: Run, inputs: Tensors) -> Tensors:
 
 
 def _timed(fit: list[_Fit], inputs: Tensors, batches: tuple[int, ...], clock: Clock) -> list[Trial]:
-    """Give each its best piece, then time them in turns."""
-    largest = max(batches)
-    pieces, sizes = [], []
-    for each in fit:
-        alone = timing.by_size(each.run, inputs, timing.powers_of_two(largest), clock)
-        piece = best_piece(alone)
-        pieces.append(piece if piece < largest else 0)
-        sizes.append([size for size in sorted(batches) if size == min(batches) or size <= max(alone)])
-
-    def whole(run: Run, piece: int) -> Run:
-        return (lambda items: in_pieces(run, items, piece)) if piece else run
-
-    runs = [whole(each.run, piece) for each, piece in zip(fit, pieces, strict=True)]
-    return [
-        Trial(candidate=each.candidate, ms=ms, piece=piece, agreement=each.agreement)
-        for each, ms, piece in zip(fit, timing.in_turns(runs, inputs, sizes, clock), pieces, strict=True)
-    ]
+    """Time each, and give it its best piece."""
+    sizes = sorted({*timing.powers_of_two(max(batches)), *batches})
+    trials = []
+    for each, ms in zip(fit, timing.in_turns([each.run for each in fit], inputs, sizes, clock), strict=True):
+        piece = best_piece(ms)
+        trials.append(
+            Trial(
+                candidate=each.candidate,
+                ms={size: round(in_pieces_ms(ms, min(piece, size), size), 3) for size in sorted(batches)},
+                piece=piece if piece < sizes[-1] else 0,
+                agreement=each.agreement,
+            )
+        )
+    return trials
 
 
 def main(folder: Path) -> None:
