@@ -203,9 +203,11 @@ def fit(limits: Limits) -> Limits:
 def _announcing(make: Callable[..., web.BaseRequest]) -> Any:
     """Make requests as before, and tell the connection that one has begun."""
 
-    def made(message: Any, payload: StreamReader, protocol: web.RequestHandler, *rest: Any) -> web.BaseRequest:
+    def made(
+        message: Any, payload: StreamReader, protocol: web.RequestHandler, writer: Any, task: Any
+    ) -> web.BaseRequest:
         if isinstance(protocol, Connection):
             protocol.begin()
-        return make(message, payload, protocol, *rest)
+        return make(message, payload, protocol, writer, task)
 
     return made

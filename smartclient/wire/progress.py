@@ -71,11 +71,9 @@ class Progress:
     def _unconnected(self, error: Exception, late: bool, seconds: float) -> str:
         if late:
             return "no connection: given up" if self._given_up else f"no connection within {seconds:.3g} s"
+        if isinstance(error, aiohttp.ClientConnectorCertificateError):  # an older aiohttp's has no ``os_error``
+            return _distrust(error.certificate_error)
         cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            mismatch = cause.verify_code in _MISMATCHES
-            remedy = "it must hold the registered address" if mismatch else "give its authority in TWOSTEP_CACERT"
-            return f"its certificate is refused: {cause.verify_message}; {remedy}"
         return "connection refused" if isinstance(cause, ConnectionRefusedError) else f"no connection: {_said(error)}"
 
 
@@ -127,3 +125,9 @@ class Pool(aiohttp.TCPConnector):
 
 def _said(error: Exception) -> str:
     return str(error) or type(error).__name__
+
+
+def _distrust(error: Exception) -> str:
+    mismatch = isinstance(error, ssl.SSLCertVerificationError) and error.verify_code in _MISMATCHES
+    remedy = "it must hold the registered address" if mismatch else "give its authority in TWOSTEP_CACERT"
+    return f"its certificate is refused: {getattr(error, 'verify_message', error)}; {remedy}"
