@@ -153,14 +153,13 @@ class Connections:
         while self._closing and now - next(iter(self._closing.values())) >= CLOSING:
             self._closing.popitem(last=False)[0].cut("closing")
 
+    def counts(self) -> dict[str, float]:
+        """How many were turned away (``refused``) and ended by reason since the start, for a counter."""
+        return {"refused": self.refused} | {reason: self.cut[reason] for reason in REASONS}
+
     def snapshot(self) -> dict[str, object]:
-        """Open now, in reserved places, turned away since the start, ended by reason."""
-        return {
-            "open": self.open,
-            "reserved": len(self._reserved),
-            "refused": self.refused,
-            "cut": {reason: self.cut[reason] for reason in REASONS},
-        }
+        """Open now, those in reserved places among them, and ``counts``."""
+        return {"open": self.open, "reserved": len(self._reserved), "ended": self.counts()}
 
     def _end(self, queue: OrderedDict[Peer, float], now: float, after: float, reason: Reason) -> None:
         while queue and now - next(iter(queue.values())) >= after:

@@ -104,7 +104,7 @@ def test_with_all_busy_a_newcomer_gets_a_reserved_place_and_the_next_is_turned_a
     peers = [enter(connections, 0.0, busy=True) for _ in range(2)]
     reserved = enter(connections, 0.0)
     assert enter(connections, RESERVED_LEAST / 2) is None
-    assert connections.snapshot()["refused"] == 1
+    assert connections.counts()["refused"] == 1
     assert (connections.open, connections.snapshot()["reserved"]) == (3, 1)
     assert [peer.ended for peer in (*peers, reserved)] == [[], [], []]
 
@@ -181,6 +181,5 @@ def test_a_handshake_that_came_to_nothing_frees_its_place_and_is_counted_once(co
     assert connections.snapshot() == {
         "open": 0,
         "reserved": 0,
-        "refused": 0,
-        "cut": {"head": 1, "idle": 0, "write": 0, "pressed": 0, "handshake": 1},
+        "ended": {"refused": 0, "head": 1, "idle": 0, "write": 0, "pressed": 0, "handshake": 1},
     }

@@ -257,7 +257,7 @@ async def test_when_all_are_busy_probes_are_answered_and_others_told_to_go_elsew
     assert (status, headers["Connection"], headers["Retry-After"]) == (503, "close", "1")
     assert refusal(body) == "overloaded"
     assert await other.ended() == b""
-    assert world.connections.snapshot()["refused"] == 1
+    assert world.connections.counts()["refused"] == 1
 
 
 async def test_past_the_reserved_places_a_503_comes_unasked(serve, connect, clock):
