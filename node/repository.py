@@ -8,7 +8,6 @@ models coming up at once would each make the other slow, and need the memory of 
 """
 
 import asyncio
-import gc
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from node.errors import ModelError, NodeError, NotFound, Overloaded, RequestError
+from node.machine import settle_memory
 from node.metrics import Metrics
 from node.models import ModelSource, locate, verify, versions
 from node.runtimes.base import Runtime
@@ -111,7 +111,8 @@ class Repository:
         self._clock = clock
         self._on_change = on_change
         self._loading = asyncio.Lock()
-        self._leaving: dict[asyncio.Task[None], Served] = {}
+        # The tasks that free a version, with its name and what ends its waiting: not itself, lest it stay alive.
+        self._leaving: dict[asyncio.Task[None], tuple[str, asyncio.Event]] = {}
         self._entries: dict[str, Entry] = {}
         for model in models:
             name = model.name or locate(model.path, model.labels).name
@@ -202,7 +203,7 @@ class Repository:
         async with self._loading:
             for version in list(entry.versions.values()):
                 self._retire(entry, version)
-        if going := [task for task, served in self._leaving.items() if served.name == entry.name]:
+        if going := [task for task, (leaving, _) in self._leaving.items() if leaving == entry.name]:
             await asyncio.wait(going)
 
     def label(self, name: str, label: str, version: str) -> None:
@@ -216,8 +217,8 @@ class Repository:
 
     async def close(self) -> None:
         """Fail what waits and free every model."""
-        for leaving in self._leaving.values():
-            leaving.unused.set()  # nobody is waited for any more
+        for _, unused in self._leaving.values():
+            unused.set()  # nobody is waited for any more
         serving = [version for entry in self._entries.values() for version in entry.ready()]
         for version in serving:
             served, version.served = version.served, None
@@ -297,6 +298,7 @@ class Repository:
         except Exception as error:  # files that go away meanwhile, memory that is not there, a runtime's own faults
             why = next(iter(str(error).splitlines()), "")[:200]
             raise ModelError(f"{source.path} cannot be loaded: {type(error).__name__} {why}".rstrip()) from error
+        await asyncio.to_thread(settle_memory)
         return served
 
     def _verified(self, source: ModelSource) -> Runtime:
@@ -315,7 +317,7 @@ class Repository:
         self._metrics.unloaded(entry.name, version.number, served.runtime.name)
         self._changed()
         task = asyncio.ensure_future(self._free(entry, version, served))
-        self._leaving[task] = served
+        self._leaving[task] = entry.name, served.unused
         task.add_done_callback(self._leaving.pop)
 
     async def _free(self, entry: Entry, version: Version, served: Served) -> None:
@@ -324,7 +326,7 @@ class Repository:
         if entry.versions.get(version.number) is version:
             del entry.versions[version.number]
         del served
-        await asyncio.to_thread(_give_memory_back)
+        await asyncio.to_thread(settle_memory)
         log.info("%s version %s is unloaded", entry.name, version.number)
 
     def _serves(self, entry: Entry, number: str) -> bool:
@@ -360,8 +362,3 @@ def _telling(found: Iterable[Version]) -> Version | None:
     """Of versions that do not serve, the one that says most about why: one that is coming, else the newest."""
     newest = sorted(found, key=lambda each: _order(each.number), reverse=True)
     return next((each for each in newest if each.condition is Condition.LOADING), next(iter(newest), None))
-
-
-def _give_memory_back() -> None:
-    """Let go of what a large model held in cycles, so that memory is back to what is loaded now."""
-    gc.collect()

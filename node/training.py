@@ -7,12 +7,9 @@ scikit-learn's 1,797 scans of 8 x 8 (E. Alpaydin and C. Kaynak, UCI, 1998); a fi
 held out.
 """
 
-import contextlib
-import difflib
 import importlib.metadata
 import random
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,9 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node.dataset import Example, Skipped, batches, readable, scan, split
-from node.errors import MissingExtra, TrainingError
+from node.errors import MissingExtra, ModelError, TrainingError
 from node.images import Colour, Fit, Pixels, Preprocessing, encode_png
 from node.models import Manifest, publish
+from node.runtimes import applications
 from node.runtimes.tensorflow import tensorflow
 
 HELD_OUT = 0.2
@@ -197,10 +195,13 @@ def _digits() -> tuple[Pixels, NDArray[np.int64], NDArray[np.bool_]]:
 
 
 def _transfer_model(keras: Any, base: str, weights: str, size: int, classes: int) -> tuple[Any, Any]:
-    module, build = _application(keras, base)
+    try:
+        module, build = applications.find(keras, base)
+    except ModelError as error:
+        raise TrainingError(str(error)) from error
     known = weights if weights == "imagenet" else None
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # Keras tells of its download there, among our own results
+        with applications.quiet_download():
             backbone = build(include_top=False, weights=known, input_shape=(size, size, 3), pooling="avg")
         if weights not in ("imagenet", "none"):
             backbone.load_weights(weights)
@@ -218,17 +219,6 @@ def _transfer_model(keras: Any, base: str, weights: str, size: int, classes: int
     features = backbone(module.preprocess_input(keras.ops.cast(inputs, "float32")), **training)
     scores = keras.layers.Dense(classes, activation="softmax")(keras.layers.Dropout(0.2)(features))
     return keras.Model(inputs, scores), backbone
-
-
-def _application(keras: Any, base: str) -> tuple[Any, Callable[..., Any]]:
-    """Find a backbone by its name in ``keras.applications``, with the module that knows its preprocessing."""
-    known = {name: build for name, build in vars(keras.applications).items() if name[0].isupper() and callable(build)}
-    if base not in known:
-        by_lower = {name.lower(): name for name in known}
-        close = difflib.get_close_matches(base.lower(), by_lower, n=3, cutoff=0.5)
-        names = ", ".join(by_lower[each] for each in close) or "MobileNetV2, EfficientNetB0, ResNet50"
-        raise TrainingError(f"there is no backbone {base} in keras.applications; perhaps one of {names}")
-    return sys.modules[known[base].__module__], known[base]
 
 
 def _fit(keras: Any, model: Any, feed: _Feed, *, epochs: int, rate: float, tell: Tell, stage: str) -> None:
