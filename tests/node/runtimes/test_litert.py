@@ -119,7 +119,7 @@ def test_eight_bit_inputs_and_outputs_are_served_as_they_are(tf_and_keras, forei
         converter.representative_dataset = lambda: ([np.full((1, 3), n, np.float32)] for n in (-1, 0, 1))
         converter.inference_input_type = converter.inference_output_type = tf.int8
 
-    runtime = LiteRTRuntime(foreign(lambda x: tf.nn.relu(x), [None, 3], change=in_eight_bits))
+    runtime = LiteRTRuntime(foreign(tf.nn.relu, [None, 3], change=in_eight_bits))
     assert [each.datatype for each in (*runtime.signature.inputs, *runtime.signature.outputs)] == ["INT8", "INT8"]
     (output,) = runtime.signature.outputs
     low, high = runtime.run({"x": np.array([[-100] * 3, [100] * 3], np.int8)})[output.name]
@@ -148,7 +148,7 @@ def test_outputs_without_a_batch_dimension_are_left_out(tf_and_keras, foreign):
     runtime = LiteRTRuntime(foreign(lambda x: (x * 2, tf.reduce_mean(x)), [None, 3]))
     assert [each.shape for each in runtime.signature.outputs] == [(3,)]
     with pytest.raises(ModelError, match="no output with one row"):
-        LiteRTRuntime(foreign(lambda x: tf.reduce_mean(x), [None, 3]))
+        LiteRTRuntime(foreign(tf.reduce_mean, [None, 3]))
 
 
 def test_after_a_batch_that_fails_it_goes_on(ours, items):
