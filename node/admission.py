@@ -39,11 +39,15 @@ class Admission:
         self.requests += 1
         self._idle.clear()
 
-    def hold(self, size: int) -> None:
-        """Count in ``size`` more bytes of body, announced or arrived. Raises ``Overloaded``."""
+    def check_bytes(self, size: int) -> None:
+        """Raise ``Overloaded`` where there is no room for ``size`` more bytes of body."""
         if self.bytes + size > self._max_bytes:
             mebibytes = self.bytes / 2**20
             raise Overloaded(f"this node holds {mebibytes:.0f} MiB of images already; try another or come back")
+
+    def hold(self, size: int) -> None:
+        """Count in ``size`` bytes of body that have arrived. Raises ``Overloaded``."""
+        self.check_bytes(size)
         self.bytes += size
 
     def release(self, size: int) -> None:

@@ -1,7 +1,8 @@
 """The bytes of one request, counted against the node's bounds as they come in.
 
-Bounded in bytes, decompressed bytes included, and in time: a body that is not here after ``body_timeout`` seconds is
-given up, however steadily it drips. aiohttp undoes gzip and deflate; anything else is refused before it is read.
+Bounded in bytes, decompressed bytes and a form's own lines included, and in time: a body that is not here after
+``body_timeout`` seconds is given up, however steadily it drips. Only what has arrived is counted: announcing much and
+sending little keeps nobody out. aiohttp undoes gzip and deflate; anything else is refused before it is read.
 """
 
 import asyncio
@@ -26,7 +27,6 @@ class Body:
         self._admission = admission
         self._most = most
         self._seconds = seconds
-        self._arrived = 0
         self._held = 0
 
     def announce(self) -> None:
@@ -37,7 +37,7 @@ class Body:
         encoding = self._request.headers.get("Content-Encoding", "").lower()
         if encoding not in _ENCODINGS:
             raise Unsupported(f"Content-Encoding {encoding!r} is not read here; send the body as it is, or gzip")
-        self._hold(length or 0)
+        self._admission.check_bytes(length or 0)
 
     async def whole(self) -> bytearray:
         """Read it to its end."""
@@ -45,7 +45,7 @@ class Body:
         async with self.in_time():
             try:
                 while chunk := await self._request.content.readany():
-                    self._arrive(len(chunk))
+                    self._count()
                     data += chunk
             except web.RequestPayloadError as error:
                 raise self._malformed(error) from error
@@ -56,11 +56,12 @@ class Body:
         try:
             reader = await self._request.multipart()
             while (part := await reader.next()) is not None:
+                self._count()
                 if not isinstance(part, BodyPartReader):
                     raise BadRequest("a form inside a form is not read here; send the files side by side")
                 data = bytearray()
                 while chunk := await part.read_chunk(_CHUNK):
-                    self._arrive(len(chunk))
+                    self._count()
                     data += chunk
                 if part.filename is not None or not part.headers.get("Content-Type", "text/").startswith("text/"):
                     yield part.filename or "", data
@@ -83,16 +84,13 @@ class Body:
         except TimeoutError as error:
             raise SlowBody(f"the body did not arrive within {self._seconds:g} s") from error
 
-    def _arrive(self, size: int) -> None:
-        self._arrived += size
-        if self._arrived > self._most:
+    def _count(self) -> None:
+        """Count what has arrived since the last time."""
+        arrived = self._request.content.total_bytes
+        if arrived > self._most:
             raise self._too_large()
-        if self._arrived > self._held:
-            self._hold(self._arrived - self._held)
-
-    def _hold(self, size: int) -> None:
-        self._admission.hold(size)
-        self._held += size
+        self._admission.hold(arrived - self._held)
+        self._held = arrived
 
     def _malformed(self, error: web.RequestPayloadError) -> MalformedBody:
         self._request.content.feed_eof()  # aiohttp would go on reading after the answer, and log what it meets

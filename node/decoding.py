@@ -1,28 +1,36 @@
 """The threads that turn image files into arrays, shared by all models of a node.
 
 As many threads as cores, for Pillow lets go of the interpreter while it decodes. What decoding holds at once is bounded
-in bytes, by what the headers promise: large pictures take turns, small ones go on beside them. Tiny files are decoded
-in place, because handing over to a thread takes longer than they do.
+in bytes, by what a file's structure promises: large pictures take turns, one after the other as they came, and wait
+outside the threads, so that small ones go on beside them. A picture that would need more than all of it alone is
+refused. Tiny files are decoded in place, because handing over to a thread takes longer than they do.
 """
 
 import asyncio
-import threading
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager
+from typing import TypeVar
 
+from node.errors import ClientGone, DeadlineExceeded, Draining, TooLarge
 from node.images import MAX_PIXELS, Picture, Preprocessing
 from node.machine import cores
 from node.tensors import Array
+from node.ticket import Ticket
 from registry.timing import Clock
+
+T = TypeVar("T")
 
 # Up to this size decoding takes less than handing over to a thread does (measured: a third more digits a second). The
 # bound on bytes is for the header: nothing hidden in 4 KiB takes long to parse.
 _TINY_BYTES = 4096
 _TINY_PIXELS = 64 * 64
-# The largest picture that is let in, at Pillow's four bytes a pixel.
-MEMORY = 4 * MAX_PIXELS
-# All threads together may hold a quarter of it besides, in pictures too small to count.
+# What large pictures may hold together: the largest that is let in, at Pillow's four bytes a pixel, and its rows.
+MEMORY = 4 * MAX_PIXELS + 16 * 1024 * 1024
+# Up to so many bytes a picture counts as small; each thread holds one of them besides, but not more than a quarter in
+# all. A phone's photo, a JPEG, is one of them: it is decoded at a fraction of its size.
+_SMALL = 8 * 1024 * 1024
 _PART = 4
 # Weight of the newest decode in the running mean that predicts the wait.
 _NEWEST = 0.1
@@ -36,7 +44,10 @@ class Decoders:
         self.pending = 0
         self.mean = 0.0
         self._clock = clock
-        self._memory = _Memory(memory, small=memory // (_PART * self.threads))
+        self._memory = memory
+        self._small = min(_SMALL, memory // (_PART * self.threads))
+        self._turns = _Turns(memory)
+        self._closed = False
         self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="decode")
 
     @property
@@ -44,23 +55,31 @@ class Decoders:
         """Seconds until an image that came now would be decoded by a thread of its own."""
         return max(0, self.pending - self.threads) * self.mean / self.threads
 
-    async def decode(self, data: bytes | bytearray, wanted: Preprocessing) -> tuple[Array, float]:
-        """Return the array and the seconds decoding took. Raises ``BadImage`` and ``TooLarge``."""
-        if len(data) > _TINY_BYTES:
-            return await self._in_thread(lambda: Picture(data), wanted)
-        started = self._clock.monotonic()
-        picture = Picture(data)
-        if picture.pixels > _TINY_PIXELS:  # a small file can be a large picture
-            return await self._in_thread(lambda: picture, wanted)
-        return picture.decode(wanted), self._clock.monotonic() - started
+    async def decode(
+        self, data: bytes | bytearray, wanted: Preprocessing, ticket: Ticket | None = None
+    ) -> tuple[Array, float]:
+        """Return the array and the seconds decoding took. Raises ``BadImage`` and ``TooLarge``.
+
+        With a ``ticket`` also ``ClientGone`` and ``DeadlineExceeded``, when its turn comes too late.
+        """
+        if len(data) <= _TINY_BYTES:
+            started = self._clock.monotonic()
+            picture = Picture(data)
+            if picture.pixels <= _TINY_PIXELS:  # a small file can be a large picture
+                return picture.decode(wanted), self._clock.monotonic() - started
+        # A thread cannot be called back: it is waited for here even when nobody waits for its picture any more.
+        work = asyncio.ensure_future(self._in_threads(data, wanted, ticket))
+        work.add_done_callback(_heard)
+        return await asyncio.shield(work)
 
     async def warm(self, data: bytes, wanted: Preprocessing) -> None:
         """Decode ``data`` once in every thread."""
-        await asyncio.gather(*(self._in_thread(lambda: Picture(data), wanted) for _ in range(self.threads)))
+        await asyncio.gather(*(self._in_threads(data, wanted, None) for _ in range(self.threads)))
 
     def close(self) -> None:
-        """Let what is being decoded end, forget the rest."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Let what is being decoded end, refuse the rest."""
+        self._closed = True
+        self._pool.shutdown(wait=False)
 
     def snapshot(self) -> dict[str, object]:
         """What is under way, and how long one takes."""
@@ -70,47 +89,83 @@ class Decoders:
             "decode_wait_ms": round(self.wait * 1e3),
         }
 
-    async def _in_thread(self, parse: Callable[[], Picture], wanted: Preprocessing) -> tuple[Array, float]:
-        def work() -> tuple[Array, float]:
-            started = self._clock.monotonic()
-            picture = parse()
-            with self._memory.hold(picture.memory(wanted)):
-                return picture.decode(wanted), self._clock.monotonic() - started
-
+    async def _in_threads(
+        self, data: bytes | bytearray, wanted: Preprocessing, ticket: Ticket | None
+    ) -> tuple[Array, float]:
         self.pending += 1
         try:
-            array, seconds = await asyncio.get_running_loop().run_in_executor(self._pool, work)
+            found, seconds = await self._timed(lambda: self._begun(data, wanted), ticket)
+            if isinstance(found, Picture):
+                picture = found
+                async with self._turns.hold(picture.memory(wanted)):
+                    array, more = await self._timed(lambda: picture.decode(wanted), ticket)
+                seconds += more
+            else:
+                array = found
         finally:
             self.pending -= 1
         self.mean = seconds if self.mean == 0 else self.mean + _NEWEST * (seconds - self.mean)
         return array, seconds
 
+    def _begun(self, data: bytes | bytearray, wanted: Preprocessing) -> Array | Picture:
+        """Decode a small picture; a large one is to come back when it is its turn."""
+        picture = Picture(data)
+        memory = picture.memory(wanted)
+        if memory > self._memory:
+            raise TooLarge(
+                f"decoding the image takes {memory // 2**20} MiB of memory, this node has {self._memory // 2**20}; "
+                "send it smaller, or as an ordinary JPEG"
+            )
+        return picture.decode(wanted) if memory <= self._small else picture
 
-class _Memory:
-    """A semaphore in bytes; what is larger than all of it is let in alone, what is ``small`` at once and uncounted.
+    async def _timed(self, work: Callable[[], T], ticket: Ticket | None) -> tuple[T, float]:
+        """Do something in a thread, unless it comes too late; return what it gives, and the seconds it took."""
 
-    Who waits is not overtaken, so that a stream of smaller pictures cannot keep a large one waiting for ever.
-    """
+        def timed() -> tuple[T, float]:
+            started = self._clock.monotonic()
+            self._check_open()
+            if ticket is not None and ticket.gone():
+                raise ClientGone("the client has left")
+            if ticket is not None and started > ticket.deadline:
+                raise DeadlineExceeded("the deadline passed before the image could be decoded")
+            result = work()
+            return result, self._clock.monotonic() - started
 
-    def __init__(self, total: int, *, small: int) -> None:
-        self._total = total
-        self._small = small
+        self._check_open()
+        return await asyncio.get_running_loop().run_in_executor(self._pool, timed)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Draining("this node is stopping; ask another")
+
+
+class _Turns:
+    """A semaphore in bytes. Who waits is not overtaken, so that smaller ones cannot keep a large one waiting."""
+
+    def __init__(self, total: int) -> None:
         self._free = total
-        self._changed = threading.Condition()
-        self._next = threading.Lock()
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
-    @contextmanager
-    def hold(self, size: int) -> Iterator[None]:
-        if size <= self._small:
-            yield
-            return
-        size = min(size, self._total)
-        with self._next, self._changed:
-            self._changed.wait_for(lambda: self._free >= size)
-            self._free -= size
+    @asynccontextmanager
+    async def hold(self, size: int) -> AsyncIterator[None]:
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((size, turn))
+        self._move_on()
+        await turn  # never cancelled: see ``Decoders.decode``
         try:
             yield
         finally:
-            with self._changed:
-                self._free += size
-                self._changed.notify_all()
+            self._free += size
+            self._move_on()
+
+    def _move_on(self) -> None:
+        while self._waiting and self._waiting[0][0] <= self._free:
+            size, turn = self._waiting.popleft()
+            self._free -= size
+            turn.set_result(None)
+
+
+def _heard(work: "asyncio.Future[tuple[Array, float]]") -> None:
+    """Take notice of an error that nobody waits for any more."""
+    if not work.cancelled():
+        work.exception()

@@ -2,9 +2,10 @@
 
 ``Preprocessing`` is stored in the model folder, so that training and serving turn the same bytes into the same array.
 Pixels stay uint8 where the model scales them itself, as models trained here do; ``scale``, ``mean`` and ``std`` are for
-models from elsewhere that expect it done. Only the header is parsed before format and pixel count are checked: a bomb
-costs what its header costs. Nothing is guessed: a truncated file is refused (``LOAD_TRUNCATED_IMAGES`` stays False).
-The cap of 50 megapixels lets every phone's photo through and bounds one decode at about 200 MB.
+models from elsewhere that expect it done. A file is taken apart first (``imagefiles``): format, pixel count and what
+decoding will hold are known before a decoder sees it, and the decoder sees no metadata. Nothing is guessed: a truncated
+file is refused (``LOAD_TRUNCATED_IMAGES`` stays False). The cap of 50 megapixels lets every phone's photo through. A
+large picture is held once, as it is decoded: it is flattened tile by tile and averaged down before anything else.
 """
 
 import io
@@ -14,21 +15,39 @@ from typing import Any
 import msgspec
 
 from node.errors import BadImage, MissingExtra, TooLarge
+from node.imagefiles.base import Data, File, opened
+from node.imagefiles.walk import walk
 from node.tensors import Array
 
 try:
     import numpy as np
     from numpy.typing import NDArray
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image
 except ImportError as error:
     raise MissingExtra(str(error.name), "node") from error
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 MAX_PIXELS = 50_000_000
 
 Pixels = NDArray[np.uint8]
-# What decoding holds of each pixel: Pillow stores three channels in four bytes.
-_BYTES_A_PIXEL = 4
+Box = tuple[float, float, float, float]
+# Whole blocks of pixels are averaged down to this many times the size wanted, then a filter does the rest.
+_FINER = 2
+# One averaging takes at most so many rows or columns together: Pillow's fixed point is exact enough up to there.
+_MOST_AT_ONCE = 128
+# What a filter looks at beyond the edge of what it is asked for: three pixels of the result, and some.
+_MARGIN = 16
+# Side of the tiles in which a picture is flattened.
+_TILE = 512
+# How EXIF says a picture is turned, and how it is turned back.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class Colour(StrEnum):
@@ -114,43 +133,46 @@ class Preprocessing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Picture:
-    """An image file whose header has been read and held to the limits; nothing is decoded yet."""
+    """An image file taken apart and held to the limits; nothing is decoded yet."""
 
-    __slots__ = ("_image",)
+    __slots__ = ("_file",)
 
-    def __init__(self, data: bytes | bytearray, *, max_pixels: int = MAX_PIXELS) -> None:
-        """Parse the header. Raises ``TooLarge`` above ``max_pixels``, ``BadImage`` for what is none of ``FORMATS``."""
-        self._image = _open(data, max_pixels)
+    def __init__(self, data: Data, *, max_pixels: int = MAX_PIXELS) -> None:
+        """Raises ``TooLarge`` above ``max_pixels``, ``BadImage`` for what is no image, or has no sound header."""
+        file = self._file = walk(data)
+        if self.pixels > max_pixels:
+            size = f"{file.width} x {file.height}"
+            raise TooLarge(f"the image is {size}; this node decodes at most {max_pixels:,} pixels")
 
     @property
     def pixels(self) -> int:
         """Width times height."""
-        return self._image.width * self._image.height
+        return self._file.width * self._file.height
 
     def memory(self, wanted: Preprocessing) -> int:
-        """Bytes that decoding will hold at once, about; a JPEG is decoded at a reduced size and needs less."""
-        _reduce_early(self._image, wanted)
-        return self.pixels * _BYTES_A_PIXEL
+        """Bytes that decoding will hold at once; a JPEG is decoded at a reduced size and needs less."""
+        return self._file.memory(_scale(self._file, _stored(self._file, wanted)))
 
     def decode(self, wanted: Preprocessing) -> Array:
-        """Return a new array of ``wanted.shape``; once only. Raises ``BadImage`` when the rest is damaged.
+        """Return a new array of ``wanted.shape``. Raises ``BadImage`` when the pixels are damaged.
 
         Orientation from EXIF is applied; transparency is laid on white, as browsers do; of 16 bits the upper 8 count.
         """
-        with self._image as image:
-            try:
-                picture = _fit(_flatten(_shrink(_load(image, wanted), wanted), wanted.colour), wanted)
-            except MemoryError:
-                raise
-            except Exception as error:  # Pillow's readers raise whatever the bytes provoke
-                raise BadImage(f"the {image.format} image is damaged: {_first_line(error)}") from error
-            return wanted.arrange(
-                np.asarray(picture, dtype=np.uint8).reshape(wanted.height, wanted.width, wanted.channels)
-            )
+        file = self._file
+        try:
+            with Image.open(opened(file.parts), formats=(file.format,)) as image:
+                if image.size != (file.width, file.height):
+                    raise BadImage(f"the {file.format} image is damaged: it states two sizes")
+                picture = _render(image, file, wanted)
+        except (BadImage, MemoryError):
+            raise
+        except Exception as error:  # Pillow's readers raise whatever the bytes provoke
+            raise BadImage(f"the {file.format} image is damaged: {_first_line(error)}") from error
+        return wanted.arrange(np.asarray(picture, dtype=np.uint8).reshape(wanted.height, wanted.width, wanted.channels))
 
 
-def decode(data: bytes | bytearray, wanted: Preprocessing, *, max_pixels: int = MAX_PIXELS) -> Array:
-    """Parse and decode one image file in one go; raises what ``Picture`` raises."""
+def decode(data: Data, wanted: Preprocessing, *, max_pixels: int = MAX_PIXELS) -> Array:
+    """Take one image file apart and decode it in one go; raises what ``Picture`` raises."""
     return Picture(data, max_pixels=max_pixels).decode(wanted)
 
 
@@ -161,54 +183,91 @@ def encode_png(pixels: Pixels) -> bytes:
     return out.getvalue()
 
 
-def _open(data: bytes | bytearray, max_pixels: int) -> Image.Image:
-    try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise TooLarge(f"the image has more than {max_pixels:,} pixels") from error
-    except UnidentifiedImageError as error:
-        known = ", ".join(FORMATS)
-        raise BadImage(f"the bytes are no image this node reads ({known})") from error
-    except MemoryError:
-        raise
-    except Exception as error:  # as above
-        raise BadImage(f"the image's header is damaged: {_first_line(error)}") from error
-    width, height = image.size
-    if width * height > max_pixels:
-        image.close()
-        raise TooLarge(f"the image is {width} x {height}; this node decodes at most {max_pixels:,} pixels")
-    return image
+def _stored(file: File, wanted: Preprocessing) -> tuple[int, int]:
+    """Width and height wanted, as the file has them: the other way round while it lies on its side."""
+    return (wanted.height, wanted.width) if file.sideways else (wanted.width, wanted.height)
 
 
-def _load(image: Image.Image, wanted: Preprocessing) -> Image.Image:
-    """Decode, in a JPEG's own fast reduced size where that is still large enough, and turn upright."""
-    _reduce_early(image, wanted)
-    image.load()
-    ImageOps.exif_transpose(image, in_place=True)
-    return image
+def _scale(file: File, size: tuple[int, int]) -> int:
+    """The part of a JPEG's size at which it is still as large as ``size``: decoded so, it takes a fraction of the time.
 
-
-def _reduce_early(image: Image.Image, wanted: Preprocessing) -> None:
-    """Choose the size a JPEG is decoded at; asking twice changes nothing."""
-    # Upright and on its side the picture must cover the model's rectangle, so both sides ask for the longer one.
-    side = max(wanted.height, wanted.width)
-    image.draft(wanted.colour.value, (side, side))
-
-
-def _shrink(image: Image.Image, wanted: Preprocessing) -> Image.Image:
-    """Average whole blocks down to twice the size in need: far quicker than a filter, and hardly to be told from it.
-
-    It also comes before any change of mode, so that the largest picture allowed is never held several times over.
+    The rule is that of Pillow's ``draft``.
     """
-    factor = min(image.width // (2 * wanted.width), image.height // (2 * wanted.height))
-    return image.reduce(factor) if factor > 1 and image.mode in ("L", "LA", "RGB", "RGBA", "CMYK") else image
+    room = min(file.width // size[0], file.height // size[1]) if file.scalable else 1
+    return next((scale for scale in (8, 4, 2) if room >= scale), 1)
+
+
+def _render(image: Image.Image, file: File, wanted: Preprocessing) -> Image.Image:
+    """Decode and bring to the size and colours wanted, upright."""
+    size = _stored(file, wanted)
+    if file.scalable:
+        image.draft(wanted.colour.value, size)
+    image.load()
+    box = _window(image.size, size, wanted.fit)
+    blocks = (0, 0)
+    while blocks != (1, 1):
+        blocks = _blocks(box, size)
+        part, box = _around(image.size, box, blocks)
+        image = _flat(image, part, blocks, wanted.colour)
+    if image.size != size:  # of the same size, the box is all of it
+        image = image.resize(size, Image.Resampling[wanted.resample.name], box)
+    return image.transpose(_TURNS[file.orientation]) if file.orientation in _TURNS else image
+
+
+def _blocks(box: Box, size: tuple[int, int]) -> tuple[int, int]:
+    """How many columns and rows of pixels to average to one, so that what is in the box is still a bit too fine."""
+    across, down = (box[2] - box[0]) // (_FINER * size[0]), (box[3] - box[1]) // (_FINER * size[1])
+    return max(1, min(_MOST_AT_ONCE, int(across))), max(1, min(_MOST_AT_ONCE, int(down)))
+
+
+def _around(whole: tuple[int, int], box: Box, blocks: tuple[int, int]) -> tuple[tuple[int, int, int, int], Box]:
+    """The pixels a filter needs for what is in the box, and where the box will be among their blocks."""
+    across, down = blocks
+    left, top = max(0, int(box[0]) - _MARGIN * across), max(0, int(box[1]) - _MARGIN * down)
+    right = min(whole[0], int(box[2]) + 1 + _MARGIN * across)
+    bottom = min(whole[1], int(box[3]) + 1 + _MARGIN * down)
+    box = (box[0] - left) / across, (box[1] - top) / down, (box[2] - left) / across, (box[3] - top) / down
+    return (left, top, right, bottom), box
+
+
+def _window(whole: tuple[int, int], size: tuple[int, int], fit: Fit) -> Box:
+    """The part of a picture that is shown: all of it, or its centre in the proportion of ``size``."""
+    width, height = whole
+    if fit is Fit.STRETCH:
+        return 0, 0, width, height
+    across, down = min(width, height * size[0] / size[1]), min(height, width * size[1] / size[0])
+    left, top = (width - across) / 2, (height - down) / 2
+    return left, top, left + across, top + down
+
+
+def _flat(image: Image.Image, box: tuple[int, int, int, int], blocks: tuple[int, int], colour: Colour) -> Image.Image:
+    """Return a part of a picture in L or RGB, each block of pixels averaged to one."""
+    left, top, right, bottom = box
+    across, down = blocks
+    if image.mode in ("L", "RGB") and "transparency" not in image.info:
+        if blocks != (1, 1):
+            part = image.reduce(blocks, box)
+        else:
+            part = image if box == (0, 0, *image.size) else image.crop(box)
+        return part if part.mode == colour.value else part.convert(colour.value)
+    flat = Image.new(colour.value, (-(-(right - left) // across), -(-(bottom - top) // down)))
+    # Tiles start where blocks start.
+    wide, high = across * max(1, _TILE // across), down * max(1, _TILE // down)
+    for y in range(top, bottom, high):
+        for x in range(left, right, wide):
+            tile = _flatten(image.crop((x, y, min(x + wide, right), min(y + high, bottom))), colour)
+            flat.paste(tile if blocks == (1, 1) else tile.reduce(blocks), ((x - left) // across, (y - top) // down))
+    return flat
 
 
 def _flatten(image: Image.Image, colour: Colour) -> Image.Image:
     """Bring any of Pillow's modes to L or RGB."""
     if image.mode.startswith("I"):  # 16 bits; Pillow's own conversion clips at 255 instead of scaling
         deep = np.asarray(image).clip(0, 65535)
-        image = Image.fromarray((deep >> 8).astype(np.uint8))
+        grey = (deep >> 8).astype(np.uint8)
+        if "transparency" in image.info:
+            grey[deep == image.info["transparency"]] = 255
+        image = Image.fromarray(grey)
     if image.mode == "P" or "transparency" in image.info:
         image = image.convert("RGBA" if "transparency" in image.info else "RGB")
     if image.mode in ("LA", "La", "PA", "RGBa", "RGBA"):
@@ -216,16 +275,6 @@ def _flatten(image: Image.Image, colour: Colour) -> Image.Image:
         image = Image.new("RGB", image.size, "white")
         image.paste(upper, mask=upper.getchannel("A"))
     return image if image.mode == colour.value else image.convert(colour.value)
-
-
-def _fit(image: Image.Image, wanted: Preprocessing) -> Image.Image:
-    size = (wanted.width, wanted.height)
-    if image.size == size:
-        return image
-    resample = Image.Resampling[wanted.resample.name]
-    if wanted.fit is Fit.CROP_CENTRE:
-        return ImageOps.fit(image, size, method=resample)
-    return image.resize(size, resample)
 
 
 def _first_line(error: Any) -> str:
