@@ -22,13 +22,14 @@ from node.admission import Admission
 from node.compute import Compute
 from node.config import NodeConfig
 from node.decoding import Decoders
-from node.errors import NodeError, PortInUse
+from node.errors import Draining, NodeError, Overloaded, PortInUse
 from node.intake import Intake
 from node.lifecycle import Lifecycle, State, Step, drain, drain_order
 from node.load import PATH as LOAD_PATH
 from node.membership import Membership
 from node.metrics import Metrics
 from node.models import ModelSource
+from node.openapi.document import Description
 from node.protocols.admin import Admin
 from node.protocols.image import Images
 from node.protocols.oip.control import Control
@@ -105,6 +106,8 @@ class NodeServer:
         self._runner: web.AppRunner | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._hurry = asyncio.Event()
+        self._ending = False
+        self._stepping_aside: asyncio.Task[None] | None = None
         self._add_gauges()
 
     @property
@@ -142,6 +145,7 @@ class NodeServer:
 
     async def drain(self) -> None:
         """Leave in the order of ``lifecycle.drain_order``, losing no request; ends stopped."""
+        self._ending = True
         order = drain_order(grace=self._config.drain_grace, finish=self._config.drain_timeout)
         await drain(
             order,
@@ -211,11 +215,13 @@ class NodeServer:
         return Served(source, runtime, self._shared)
 
     def _surface(self) -> Surface:
+        version = importlib.metadata.version("twostep")
         protocols: list[Spoken] = [
             Images(self.id, self.intake, self.metrics),
-            OpenInference(self.intake, self.lifecycle, importlib.metadata.version("twostep")),
+            OpenInference(self.intake, self.lifecycle, version),
             Control(self.intake),
             TensorFlowServing(self.intake),
+            Description(version),
             Admin(self.intake, drain=self._step_aside, undrain=self._come_back, state=self.snapshot),
         ]
         return Surface(self.id, self.lifecycle, self.intake, self.metrics, protocols, clock=self._clock, rng=self._rng)
@@ -261,11 +267,12 @@ class NodeServer:
                     with contextlib.suppress(NodeError):  # logged where it was refused
                         await self.repository.load(name, among=among)
 
-    def _keep(self, work: Coroutine[Any, Any, object]) -> None:
+    def _keep(self, work: Coroutine[Any, Any, object]) -> asyncio.Task[Any]:
         """Run something beside the requests until the node stops."""
         task: asyncio.Task[Any] = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def _address(self) -> str:
         return self._config.advertise or machine.advertised(self._config.host, self._registry_host)
@@ -277,12 +284,14 @@ class NodeServer:
         self.intake.refusing = True
 
     async def _step_aside(self, reason: str) -> None:
-        """Drain without ending: out of service now, refusing after the grace."""
-        if not self.lifecycle.ready:
+        """Drain without ending: out of service now, refusing after the grace. Raises ``Overloaded`` while it loads."""
+        if self.lifecycle.leaving:
             return
+        if not self.lifecycle.ready:
+            raise Overloaded(f"{self.id} is still {self.lifecycle.state}; drain it when it serves")
         self.lifecycle.to(State.DRAINING)
         await self._membership.out_of_service(reason or "drained by an operator")
-        self._keep(self._refuse_later())
+        self._stepping_aside = self._keep(self._refuse_later())
 
     async def _refuse_later(self) -> None:
         await self._clock.sleep(self._config.drain_grace)
@@ -290,7 +299,11 @@ class NodeServer:
             await self._refuse()
 
     async def _come_back(self) -> None:
-        """Undo ``_step_aside``."""
+        """Undo ``_step_aside``. Raises ``Draining`` when the node is ending."""
+        if self._ending:
+            raise Draining(f"{self.id} is stopping and cannot be called back; start another")
+        if self._stepping_aside is not None:
+            self._stepping_aside.cancel()  # the next time it is drained it has the whole grace again
         self.lifecycle.back()
         if self.lifecycle.ready:
             self.intake.refusing = False

@@ -31,13 +31,16 @@ _REASONS = {404: "not_found", 413: "too_large", 415: "unsupported"}
 
 
 class ClientFaults(logging.Filter):
-    """Says in one quiet line what aiohttp logs with a traceback: bytes that are no HTTP."""
+    """Says in one quiet line what aiohttp logs with a traceback: bytes that are no HTTP, or no body of one."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """See ``logging.Filter``."""
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, HttpProcessingError):
             log.info("a client sent what is no HTTP: %s", str(error.message).splitlines()[0])
+            return False
+        if isinstance(error, web.RequestPayloadError):  # met when it skips the rest of what was answered already
+            log.info("a client sent a malformed body with a request that was not taken")
             return False
         return True
 

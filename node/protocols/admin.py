@@ -11,12 +11,16 @@ from typing import TypeVar
 import msgspec
 from aiohttp import web
 
+from node.admission import Admission
+from node.body import Body
 from node.errors import BadRequest
 from node.intake import Intake
 
 T = TypeVar("T")
 
+# Bytes of a body, and seconds for it to come in.
 MOST = 64 * 1024
+TIME = 10.0
 
 
 class Drain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -89,11 +93,9 @@ class Admin:
 
 
 async def _read(request: web.Request, form: type[T]) -> T:
-    data = bytearray()
-    while chunk := await request.content.readany():
-        data += chunk
-        if len(data) > MOST:
-            raise BadRequest("the body is too long")
+    body = Body(request, Admission(limit=0.0), most=MOST, seconds=TIME)  # bounds of its own: a full node can be steered
+    body.announce()
+    data = await body.whole()
     try:
         return msgspec.json.decode(data or b"{}", type=form)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

@@ -269,6 +269,87 @@ async def test_maintenance_waits_for_a_registration_under_way(directory, clock):
         assert await directory.health() is Health.DRAINING
 
 
+NEWER = msgspec.structs.replace(ME, version="2")
+
+
+async def test_an_update_is_in_the_registry_when_it_returns(directory, clock):
+    async with registrar(directory, clock) as mine:
+        assert await mine.update(NEWER)
+        assert directory.registrations["d1"] == NEWER
+        assert directory.calls == ["register", "register"]
+        assert mine.snapshot().registered
+        await clock.advance(60)
+        assert directory.calls == ["register", "register"]
+
+
+async def test_an_update_in_an_outage_is_said_when_the_registry_is_back(directory, clock):
+    async with registrar(directory, clock) as mine:
+        directory.fail()
+        assert not await mine.update(NEWER)
+        assert mine.snapshot().last_error == "scripted outage"
+        await clock.advance(30)
+        assert directory.registrations["d1"] == ME
+        directory.heal()
+        await clock.advance(5)
+        assert directory.registrations["d1"] == NEWER
+
+
+async def test_of_two_updates_in_an_outage_the_last_one_is_said(directory, clock):
+    async with registrar(directory, clock) as mine:
+        directory.fail()
+        await mine.update(NEWER)
+        await mine.update(msgspec.structs.replace(ME, version="3"))
+        directory.heal()
+        await clock.advance(5)
+        assert directory.registrations["d1"].version == "3"
+
+
+async def test_an_update_does_not_bring_an_instance_back_into_service(directory, clock):
+    async with registrar(directory, clock) as mine:
+        await mine.maintenance(True)
+        assert await mine.update(NEWER)
+        await clock.advance(60)
+        assert await directory.health() is Health.DRAINING
+        await mine.maintenance(False)
+        assert await directory.health() is Health.PASSING
+        assert directory.registrations["d1"] == NEWER
+
+
+async def test_an_update_waits_for_a_registration_under_way(directory, clock):
+    directory.gate.clear()
+    mine = registrar(directory, clock)
+    entering = asyncio.ensure_future(mine.__aenter__())
+    await clock.settle()
+    updating = asyncio.ensure_future(mine.update(NEWER))
+    await clock.settle()
+    assert directory.calls == ["register"]
+    assert not updating.done()
+    directory.gate.set()
+    await entering
+    assert await updating
+    assert directory.registrations["d1"] == NEWER
+    await mine.__aexit__(None, None, None)
+
+
+async def test_an_update_does_not_take_the_id_from_who_has_taken_it_over(directory, clock, caplog):
+    async with registrar(directory, clock) as mine:
+        await directory.register(OTHER)
+        assert not await mine.update(NEWER)
+        assert directory.registrations["d1"] == OTHER
+        assert "d1 now belongs to 127.0.0.1:9002" in mine.snapshot().last_error
+        directory.forget("d1")
+        await clock.advance(10)
+        assert directory.registrations["d1"] == NEWER
+
+
+async def test_an_updated_instance_is_gone_after_leaving(directory, clock):
+    async with registrar(directory, clock, WITH_TTL) as mine:
+        await mine.update(msgspec.structs.replace(WITH_TTL, version="2"))
+        await clock.advance(15)
+        assert directory.calls.count("beat") == 3
+    assert directory.registrations == {}
+
+
 async def test_leaving_is_bounded_when_the_registry_hangs(directory, clock, caplog):
     mine = registrar(directory, clock)
     await mine.__aenter__()
