@@ -9,7 +9,7 @@ to do. Numbers: 512 requests and 512 MiB keep the memory of a node bounded whate
 import asyncio
 import math
 
-from node.errors import Overloaded
+from node.errors import DeadlineExceeded, Overloaded
 
 MAX_REQUESTS = 512
 MAX_BYTES = 512 * 1024 * 1024
@@ -62,6 +62,8 @@ class Admission:
 
     def check_wait(self, wait: float, remaining: float) -> None:
         """Refuse what would wait too long: more than ``limit``, or than ``remaining`` until its deadline (seconds)."""
+        if remaining <= 0:
+            raise DeadlineExceeded("the deadline has passed")
         if wait > min(self.limit, remaining):
             raise Overloaded(
                 f"this node would keep the request waiting for {wait:.1f} s; try another or come back",
