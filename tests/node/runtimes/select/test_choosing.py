@@ -1,0 +1,56 @@
+"""Which candidate is chosen from given measurements, and in what pieces."""
+
+import pytest
+
+from node.runtimes.select.agreement import Agreement
+from node.runtimes.select.choosing import Candidate, ChoiceReport, Trial, best_piece, choose, in_pieces_ms
+
+
+def trial(name, lone, batch, **others):
+    return Trial(candidate=Candidate(*name.split()), ms={1: lone, 32: batch}, **others)
+
+
+def test_the_quickest_large_batch_is_chosen_whatever_the_lone_request_takes():
+    assert str(choose([trial("tensorflow", 5, 100), trial("litert", 9, 60), trial("onnx", 1, 80)])) == "litert"
+
+
+def test_of_equal_throughput_the_lone_request_decides():
+    assert str(choose([trial("tensorflow", 5, 60), trial("litert", 4, 62), trial("onnx", 1, 61)])) == "onnx"
+
+
+def test_a_conversion_has_to_be_worth_it():
+    assert str(choose([trial("tensorflow", 5, 60), trial("litert", 4.9, 58)])) == "tensorflow"
+
+
+def test_what_disagrees_or_was_not_timed_is_not_chosen():
+    rejected = trial("litert int8", 1, 20, reason="it disagrees")
+    untimed = Trial(candidate=Candidate("onnx"))
+    assert str(choose([trial("tensorflow", 5, 60), rejected, untimed])) == "tensorflow"
+    assert str(choose([Trial(candidate=Candidate("tensorflow")), rejected])) == "tensorflow"
+
+
+def test_the_best_piece_has_the_least_time_for_each_item():
+    assert best_piece({1: 2.0, 2: 3.0, 4: 5.6, 8: 14.0}) == 4
+    assert best_piece({1: 1.0, 8: 2.0, 32: 4.0}) == 32
+
+
+def test_of_equal_pieces_the_smallest_needs_the_least_memory():
+    assert best_piece({1: 2.0, 2: 3.95, 4: 7.7}) == 1
+
+
+@pytest.mark.parametrize(("size", "ms"), [(1, 2.0), (4, 7.0), (8, 14.0), (9, 16.0), (11, 21.0), (32, 56.0)])
+def test_what_a_batch_in_pieces_of_four_takes(size, ms):
+    """A rest of three counts as four, for three was not timed."""
+    assert in_pieces_ms({1: 2.0, 2: 4.0, 4: 7.0, 32: 100.0}, min(4, size), size) == ms
+
+
+def test_the_table_says_what_became_of_each():
+    agreement = Agreement(difference=0.004, error=0.001, top1=1.0, decided=60)
+    good = trial("litert int8", 1.5, 30, piece=4, agreement=agreement)
+    assert str(good) == (
+        "litert int8: batch of 1: 1.50 ms; batch of 32: 30.00 ms; in pieces of 4; "
+        "largest difference 0.004, error 0.001, best class the same in 60 of 60"
+    )
+    missing = Trial(candidate=Candidate("onnx"), reason="onnxruntime is not installed")
+    assert str(missing) == "onnx: onnxruntime is not installed"
+    assert ChoiceReport(chosen=good.candidate, trials=(missing, good)).trial(good.candidate) is good
