@@ -11,6 +11,7 @@ import logging
 import resource
 import socket
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -67,6 +68,7 @@ class Listener(web.BaseSite):
         self._connecting: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.Task[None] | None = None
         self._exhausted = False
+        self._told = False  # that it is
 
     @property
     def name(self) -> str:
@@ -91,8 +93,10 @@ class Listener(web.BaseSite):
         """See aiohttp."""
         asyncio.get_running_loop().remove_reader(self._sock)
         self._sock.close()
-        for task in (*self._connecting, *filter(None, [self._sweeper])):
+        tasks = [*self._connecting, *filter(None, [self._sweeper])]
+        for task in tasks:
             task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await super().stop()
 
     def _accept(self) -> None:
@@ -100,6 +104,7 @@ class Listener(web.BaseSite):
             try:
                 sock, _ = self._sock.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                self._told = False
                 return
             except OSError as error:
                 if error.errno not in _EXHAUSTED:
@@ -134,7 +139,7 @@ class Listener(web.BaseSite):
         self._connections.enter(connection, now, reserved=reserved)
         connection.task = task = loop.create_task(self._connect(connection, sock))
         self._connecting.add(task)
-        task.add_done_callback(self._connecting.discard)
+        task.add_done_callback(partial(self._connected, connection, sock))
 
     async def _connect(self, connection: Connection, sock: socket.socket) -> None:
         tls: dict[str, Any] = {}
@@ -148,10 +153,12 @@ class Listener(web.BaseSite):
             await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, sock, **tls)
         except OSError as error:  # ssl.SSLError is one
             log.debug("a connection came to nothing: %s", error)
-        finally:
-            if not connection.made:
-                self._connections.failed(connection)
-                sock.close()
+
+    def _connected(self, connection: Connection, sock: socket.socket, task: asyncio.Task[None]) -> None:
+        self._connecting.discard(task)
+        if not connection.made:
+            self._connections.failed(connection)
+            sock.close()
 
     async def _sweep(self) -> None:
         while True:
@@ -163,7 +170,9 @@ class Listener(web.BaseSite):
 
     def _pause(self, error: OSError) -> None:
         """Stop accepting until the next sweep; the kernel would call at once again."""
-        log.error("no connection can be accepted: %s; allow this process more open files (ulimit -n)", error.strerror)
+        if not self._told:
+            log.error("no connection is accepted: %s; allow this process more open files (ulimit -n)", error.strerror)
+        self._told = True
         asyncio.get_running_loop().remove_reader(self._sock)
         self._connections.relieve(self._clock.monotonic())
         self._exhausted = True
@@ -192,7 +201,10 @@ def fit(limits: Limits) -> Limits:
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return limits
     possible = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (possible, hard))
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (possible, hard))
+    except (OSError, ValueError):  # macOS has a lower limit of its own
+        possible = soft
     if possible == needed:
         return limits
     most = max(1, possible - limits.reserved - _SPARE)

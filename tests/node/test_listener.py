@@ -340,7 +340,7 @@ async def test_many_small_headers_are_too_large_together(serve, connect):
     assert await client.ended() == b""
 
 
-async def test_a_peer_that_does_not_read_its_answer_does_not_hold_the_handler(serve, clock):
+async def test_a_peer_that_does_not_read_its_answer_does_not_hold_the_handler(serve, clock, caplog):
     world = await serve(write_timeout=30.0)
     with socket.socket() as deaf:
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -354,6 +354,7 @@ async def test_a_peer_that_does_not_read_its_answer_does_not_hold_the_handler(se
         await until(lambda: world.ended == ["lost"])
         await until(lambda: world.connections.open == 0)
         assert world.connections.cut == {"write": 1}
+    assert caplog.text == ""
 
 
 async def test_a_slow_reader_gets_its_whole_answer(serve, connect, clock):
@@ -402,6 +403,8 @@ async def test_tls_handshakes_count_and_have_the_headers_time(serve, connect, cl
     await until(lambda: world.connections.open == 1)
     good = await connect(world, GET, tls=ssl.create_default_context(cafile=authority.certificate))
     assert (await good.answer())[0] == 200
+    (peer,) = world.connections._idle
+    assert peer._wire.get_write_buffer_limits()[1] == 64 * 1024  # asyncio's own is 512 KiB
     assert world.connections.open == 2
     await clock.advance(10.0 + SWEEP)
     assert await silent.ended() == b""
@@ -479,14 +482,30 @@ class Exhausted:
         return self.sock.accept()
 
 
+async def test_a_connection_accepted_just_before_stopping_is_closed(serve, connect):
+    world = await serve()
+    waiting = socket.create_connection(("127.0.0.1", world.port))
+    world.site._accept()
+    assert world.connections.open == 1
+    await world.stop()
+    assert world.connections.open == 0
+    assert waiting.recv(1) == b""
+    waiting.close()
+
+
 async def test_without_file_descriptors_it_waits_and_goes_on(serve, connect, clock, caplog):
     world = await serve()
+    idle = await connect(world, GET)
+    await idle.answer()
+    await clock.advance(PRESSED)
     sock = world.site._sock = Exhausted(world.site._sock)
     client = await connect(world, GET)
     await until(lambda: "Too many open files; allow this process more open files (ulimit -n)" in caplog.text)
-    for _ in range(100):
-        await asyncio.sleep(0)
+    for _ in range(3):
+        await clock.advance(SWEEP)
+        await asyncio.sleep(0.01)
     assert len(caplog.records) == 1
+    assert await idle.ended() == b""  # it made room
     sock.refuses = False
     await clock.advance(SWEEP)
     assert (await client.answer())[0] == 200
@@ -506,6 +525,13 @@ def test_the_limit_of_open_files_is_raised_as_far_as_it_goes(monkeypatch, caplog
     for was[0] in ((100, resource.RLIM_INFINITY), (2000, 4096), (resource.RLIM_INFINITY, resource.RLIM_INFINITY)):
         assert fit(limits) == limits
     assert was[1:] == [(1144, resource.RLIM_INFINITY)]
+
+    def refuse(*_):
+        raise ValueError
+
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+    was[0] = (500, 4096)
+    assert fit(limits).most == 500 - 144
 
 
 async def test_the_smart_clients_way_of_asking_works_over_it(serve):
