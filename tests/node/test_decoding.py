@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import math
 import threading
 
 import numpy as np
@@ -10,8 +11,9 @@ from PIL import Image
 
 import node.decoding
 from node.decoding import Decoders
-from node.errors import BadImage, TooLarge
+from node.errors import BadImage, ClientGone, DeadlineExceeded, Draining, TooLarge
 from node.images import Colour, Preprocessing, decode, encode_png
+from node.ticket import Ticket
 from registry.testing import ManualClock
 
 WANTED = Preprocessing(height=8, width=8, colour=Colour.GREY)
@@ -43,16 +45,15 @@ class Fakes:
         for name in names or list(self.gates):
             self.gates[name].set()
 
-    def __call__(self, data):
-        size, name = bytes(data[:20]).split()[:2]
-        return FakePicture(self, int(size), name.decode())
-
 
 class FakePicture:
-    def __init__(self, fakes, size, name):
-        self.fakes, self.size, self.name = fakes, size, name
-        self.pixels = size
-        fakes.parsed.append(name)
+    fakes: Fakes
+
+    def __init__(self, data):
+        size, name = bytes(data[:20]).split()[:2]
+        self.size = self.pixels = int(size)
+        self.name = name.decode()
+        self.fakes.parsed.append(self.name)
 
     def memory(self, wanted):
         return self.size
@@ -88,7 +89,7 @@ def clock():
 @pytest.fixture
 def fakes(clock, monkeypatch):
     made = Fakes(clock)
-    monkeypatch.setattr(node.decoding, "Picture", made)
+    monkeypatch.setattr(node.decoding, "Picture", type("Picture", (FakePicture,), {"fakes": made}))
     yield made
     made.open()
 
@@ -134,7 +135,7 @@ class TestMemory:
         waiting = start(decoders, (100, "large"))
         await until(lambda: fakes.held)
         waiting += start(decoders, (100, "too"))
-        await until(decoders._memory._next.locked)
+        await until(lambda: decoders._turns._waiting)
         await asyncio.gather(*start(decoders, *((5, f"small{n}") for n in range(10))))
         assert len(fakes.started) == 11
         fakes.open()
@@ -146,7 +147,7 @@ class TestMemory:
         tasks = start(decoders, (20, "first"))
         await until(lambda: fakes.held)
         tasks += start(decoders, (160, "large"))
-        await until(decoders._memory._next.locked)
+        await until(lambda: decoders._turns._waiting)
         tasks += start(decoders, (20, "later"))
         await until(lambda: "later" in fakes.parsed)
         await asyncio.sleep(0.02)
@@ -155,10 +156,12 @@ class TestMemory:
         await asyncio.gather(*tasks)
         assert fakes.started == ["first", "large", "later"]
 
-    async def test_a_picture_larger_than_all_of_it_is_decoded_alone(self, make, fakes):
+    async def test_a_picture_that_needs_more_than_all_of_it_is_refused_undecoded(self, make, fakes):
         decoders = make(threads=4, memory=100)
-        await asyncio.gather(*start(decoders, (500, "huge"), (60, "a"), (60, "b")))
-        assert fakes.most == 500
+        with pytest.raises(TooLarge, match="send it smaller"):
+            await decoders.decode(file(101, "huge"), WANTED)
+        await asyncio.gather(*start(decoders, (100, "a"), (60, "b")))
+        assert set(fakes.started) == {"a", "b"}
 
     async def test_a_failure_gives_its_memory_back(self, make, fakes):
         decoders = make(threads=2, memory=100)
@@ -166,6 +169,20 @@ class TestMemory:
         results = await asyncio.gather(*start(decoders, (100, "a"), (100, "b")), return_exceptions=True)
         assert [type(each) for each in results] == [BadImage, BadImage]
         await asyncio.gather(*start(decoders, (100, "c")))
+
+    async def test_one_that_nobody_waits_for_any_more_still_counts_until_it_is_through(self, make, fakes, until):
+        decoders = make(threads=4, memory=100)
+        fakes.gate("left")
+        (left,) = start(decoders, (100, "left"))
+        await until(lambda: fakes.held)
+        left.cancel()
+        (next_one,) = start(decoders, (100, "next"))
+        await until(lambda: decoders._turns._waiting)
+        assert decoders.pending == 2
+        fakes.open()
+        await next_one
+        assert fakes.most == 100
+        assert left.cancelled()
 
 
 class TestWhere:
@@ -222,16 +239,53 @@ class TestWait:
         assert decoders.pending == 0
 
 
-async def test_closing_forgets_what_waits_and_lets_the_present_one_end(make, fakes, until):
-    decoders = make(threads=1)
+class TestTooLate:
+    async def test_what_nobody_waits_for_when_a_thread_is_free_is_not_decoded(self, make, fakes, clock, until):
+        decoders = make(threads=1)
+        fakes.gate("first")
+        (first,) = start(decoders, (1, "first"))
+        await until(lambda: fakes.held)
+        left = []
+        gone = asyncio.ensure_future(decoders.decode(file(1, "gone"), WANTED, Ticket(math.inf, lambda: bool(left))))
+        late = asyncio.ensure_future(decoders.decode(file(1, "late"), WANTED, Ticket(clock.monotonic() + 5, bool)))
+        fine = asyncio.ensure_future(decoders.decode(file(1, "fine"), WANTED, Ticket(clock.monotonic() + 7, bool)))
+        left.append(True)
+        await clock.advance(6)
+        fakes.open()
+        with pytest.raises(ClientGone):
+            await gone
+        with pytest.raises(DeadlineExceeded):
+            await late
+        await asyncio.gather(first, fine)
+        assert fakes.started == ["first", "fine"]
+
+    async def test_one_that_waited_too_long_for_memory_gives_its_turn_to_the_next(self, make, fakes, clock, until):
+        decoders = make(threads=4, memory=100)
+        fakes.gate("first")
+        (first,) = start(decoders, (100, "first"))
+        await until(lambda: fakes.held)
+        late = asyncio.ensure_future(decoders.decode(file(100, "late"), WANTED, Ticket(clock.monotonic() + 5, bool)))
+        await until(lambda: decoders._turns._waiting)
+        (after,) = start(decoders, (100, "after"))
+        await clock.advance(6)
+        fakes.open()
+        with pytest.raises(DeadlineExceeded):
+            await late
+        await asyncio.gather(first, after)
+        assert fakes.started == ["first", "after"]
+
+
+async def test_closing_refuses_what_waits_and_lets_the_present_one_end(make, fakes, until):
+    decoders = make(threads=1, memory=100)
     fakes.gate("a")
-    first, second = start(decoders, (1, "a"), (1, "b"))
+    first, second, third = start(decoders, (1, "a"), (1, "b"), (100, "c"))
     await until(lambda: fakes.held)
     decoders.close()
     fakes.open()
     await first
-    with pytest.raises(asyncio.CancelledError):
-        await second
+    for refused in (second, third, *start(decoders, (1, "d"))):
+        with pytest.raises(Draining):
+            await refused
     assert fakes.started == ["a"]
 
 
