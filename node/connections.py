@@ -153,7 +153,7 @@ class Connections:
         while self._closing and now - next(iter(self._closing.values())) >= CLOSING:
             self._closing.popitem(last=False)[0].cut("closing")
 
-    def counts(self) -> dict[str, float]:
+    def counts(self) -> dict[str, int]:
         """How many were turned away (``refused``) and ended by reason since the start, for a counter."""
         return {"refused": self.refused} | {reason: self.cut[reason] for reason in REASONS}
 

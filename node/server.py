@@ -21,10 +21,12 @@ from node.access import Access
 from node.admission import Admission
 from node.compute import Compute
 from node.config import NodeConfig
+from node.connections import Connections, Limits
 from node.decoding import Decoders
-from node.errors import Draining, NodeError, Overloaded, PortInUse
+from node.errors import Draining, NodeError, Overloaded
 from node.intake import Intake
 from node.lifecycle import Lifecycle, State, Step, drain, drain_order
+from node.listener import Listener, fit
 from node.load import PATH as LOAD_PATH
 from node.membership import Membership
 from node.metrics import Metrics
@@ -40,8 +42,9 @@ from node.runtimes.base import Runtime
 from node.runtimes.select import open_runtime
 from node.served import Served, Shared
 from node.surface import ClientFaults, Spoken, Surface
+from node.tls import Certificates
 from node.versions import Watcher
-from registry.directory import Directory, HttpCheck, Registration
+from registry.directory import Check, Directory, HttpCheck, Registration, TtlCheck
 from registry.timing import Clock, SystemClock
 
 log = logging.getLogger(__name__)
@@ -102,6 +105,8 @@ class NodeServer:
         self._membership = Membership(
             config.registry, self.metrics, clock=self._clock, rng=self._rng, directory=directory
         )
+        self._certificates = Certificates.from_files(config.tls_certificate, config.tls_key, config.tls_client_ca)
+        self.connections = Connections(fit(Limits(most=config.max_connections, header_timeout=config.header_timeout)))
         self._registry_host = ""
         self._runner: web.AppRunner | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -114,7 +119,8 @@ class NodeServer:
     def url(self) -> str:
         """Where it can be reached, once started."""
         host = self._address()
-        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+        scheme = "http" if self._certificates is None else "https"
+        return f"{scheme}://[{host}]:{self.port}" if ":" in host else f"{scheme}://{host}:{self.port}"
 
     @property
     def registry(self) -> str:
@@ -192,6 +198,7 @@ class NodeServer:
             **self.lifecycle.snapshot(),
             "refusing": self.intake.refusing,
             "held": self.admission.snapshot(),
+            "connections": self.connections.snapshot(),
             **self._decoders.snapshot(),
             "models": self.repository.snapshot(),
         }
@@ -205,10 +212,17 @@ class NodeServer:
             self._surface().application(), access_log=None, logger=server_log, shutdown_timeout=_CLEANUP
         )
         await self._runner.setup()
-        try:
-            await web.SockSite(self._runner, sock, backlog=machine.BACKLOG).start()
-        except OSError as error:
-            raise PortInUse(f"port {self.port} on {self._config.host} is in use; choose another with --port") from error
+        await Listener(
+            self._runner,
+            sock,
+            self.connections,
+            clock=self._clock,
+            node=self.id,
+            certificates=self._certificates,
+            logger=server_log,
+        ).start()
+        if self._certificates is not None:
+            self._keep(self._certificates.keep_fresh(self._clock))
 
     def _put_to_work(self, source: ModelSource, runtime: Runtime) -> Served:
         self.lifecycle.to(State.WARMING)
@@ -233,17 +247,28 @@ class NodeServer:
             id=self.id,
             address=self._address(),
             port=self.port,
-            check=HttpCheck(url=f"{self.url}/readyz", interval=self._config.check_interval),
+            check=self._check(),
             tags=self._config.tags,
             meta={
                 "model": self.repository.names[0],
                 "runtime": "" if first is None else first.runtime.name,
                 "load": LOAD_PATH,
+                **({} if self._certificates is None else {"scheme": "https"}),
                 **({"models": ",".join(self.repository.names)} if len(self.repository.names) > 1 else {}),
             },
             zone=self._config.zone,
             version="" if first is None else first.version,
             weight=self._config.weight,
+        )
+
+    def _check(self) -> Check:
+        """The registry asks for itself, unless it would need a certificate to be let in."""
+        if self._certificates is not None and self._certificates.demands_clients:
+            return TtlCheck()
+        return HttpCheck(
+            url=f"{self.url}/readyz",
+            interval=self._config.check_interval,
+            tls_skip_verify=self._certificates is not None,
         )
 
     def _models_changed(self) -> None:
@@ -313,6 +338,10 @@ class NodeServer:
         gauge, life = self.metrics.gauge, self.lifecycle
         gauge("node_inflight_requests", "Requests inside now.", lambda: self.admission.requests)
         gauge("node_queue_depth", "Images waiting for a batch.", self._depth)
+        gauge("node_connections", "Connections open now.", lambda: self.connections.open)
+        self.metrics.counter(
+            "node_connections_ended", "Connections turned away or ended early.", "reason", self.connections.counts
+        )
         gauge("node_ready", "1 while new work is welcome.", lambda: float(life.ready))
         gauge("node_draining", "1 while it is leaving.", lambda: float(life.leaving))
 

@@ -15,6 +15,7 @@ import msgspec
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from node.body import abandoned
 from node.errors import Draining, InternalError, Overloaded, RequestError
 from node.intake import VISIT, Intake, Visit
 from node.lifecycle import Lifecycle
@@ -120,7 +121,7 @@ class Surface:
             log.exception(words, request.method, request.path, request_id, trace_id(request))
             response = self._refusal(InternalError("the node failed; its log says why"))
         response.headers["X-Request-ID"] = request_id
-        if self._lifecycle.leaving:
+        if self._lifecycle.leaving or abandoned(request):
             response.force_close()
         visit: Visit | None = request.get(VISIT)
         if visit is not None:  # probes are not traffic
@@ -176,9 +177,14 @@ class Surface:
 
     async def _expect(self, request: web.Request) -> None:
         """Ask for a body (``Expect: 100-continue``) only where it will be read; a refusal then costs nobody a byte."""
-        if not self._intake.refusing and (request.content_length or 0) <= self._intake.max_body:
-            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            request.writer.output_size = 0
+        if self._intake.refusing or (request.content_length or 0) > self._intake.max_body:
+            return
+        try:
+            self._intake.check_reader(request)
+        except RequestError:  # the handler will say so
+            return
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0
 
     def _refusal(self, error: RequestError) -> web.Response:
         response = self._json(
