@@ -19,6 +19,20 @@ _CHUNK = 256 * 1024
 _ENCODINGS = ("", "identity", "gzip", "deflate")
 
 
+def abandoned(request: web.Request) -> bool:
+    """Whether the rest of a packed body is given up now that its answer is known; the connection has to end then.
+
+    aiohttp reads on for some seconds, so that a client that sends everything first gets its answer. With a packed body
+    that would mean unpacking gigabytes for nobody, whoever is allowed to send them.
+    """
+    if "Content-Encoding" not in request.headers or request.content.is_eof():
+        return False
+    request.content.feed_eof()
+    if request.transport is not None:
+        request.transport.pause_reading()
+    return True
+
+
 class Body:
     """The body of ``request``: at most ``most`` bytes, within ``seconds``."""
 
