@@ -33,7 +33,7 @@ def facts(source: ModelSource, samples: Path | None) -> dict[str, object]:
         "entries": _ENTRIES,
         "model": _identity(source),
         "preprocessing": source.preprocessing,
-        "samples": [(str(each), each.stat().st_size) for each in pictures_in(samples)] if samples else [],
+        "samples": _names_and_sizes(samples) if samples else [],
         "installed": installed,
         "machine": (cores(), _processor(), sorted(map(str, Path("/dev").glob("nvidia[0-9]*")))),
     }
@@ -44,6 +44,11 @@ def _identity(source: ModelSource) -> str:
         return source.sha256 or digest(source.path)
     weights = Path(applications.parse(str(source.path)).weights)
     return f"{source.path} {digest(weights) if weights.is_file() else ''}"
+
+
+def _names_and_sizes(folder: Path) -> list[tuple[str, int]]:
+    """Tell sets of pictures apart without reading them, wherever the folder is mounted."""
+    return [(each.relative_to(folder).as_posix(), each.stat().st_size) for each in pictures_in(folder)]
 
 
 def _processor() -> str:

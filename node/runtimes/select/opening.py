@@ -84,6 +84,8 @@ def open_runtime(
 
     ``stop`` makes another thread's waiting for them end. Raises ``ModelError`` and ``MissingExtra``.
     """
+    if choice.samples is not None and not choice.samples.is_dir():
+        raise ModelError(f"there is no folder {choice.samples} to take sample pictures from")
     wanted = candidates(source, choice)
     absent = [Trial(candidate=each, reason=str(lack)) for each in wanted if (lack := missing(each.runtime))]
     if choice.runtime != "auto" and absent:

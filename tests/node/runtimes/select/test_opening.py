@@ -157,6 +157,19 @@ class TestOpening:
         assert digest(model.path.parent) == before  # a version's own folder stays as it was published
         assert np.array_equal(*(each.run(items("pictures", 3))["scores"] for each in (first, second)))
 
+    def test_a_folder_that_is_mounted_elsewhere_brings_its_choice_along(self, model, scripted, tmp_path):
+        (tmp_path / "shades" / "samples").mkdir()
+        (tmp_path / "shades" / "samples" / "one.png").write_bytes(b"a picture")
+        jobs = scripted(timed(TENSORFLOW, 90), timed(LITERT, 40), timed(ONNX, 50))
+        open_runtime(model, Choice(runtime="auto"))
+        (tmp_path / "shades").rename(tmp_path / "elsewhere")
+        assert open_runtime(locate(tmp_path / "elsewhere"), Choice(runtime="auto")).snapshot()["selection"]["cached"]
+        assert len(jobs) == 1
+
+    def test_samples_that_are_not_there_are_a_clear_line(self, model, tmp_path):
+        with pytest.raises(ModelError, match=r"no folder .*nowhere to take sample pictures from"):
+            open_runtime(model, Choice(runtime="auto", samples=tmp_path / "nowhere"))
+
     def test_that_the_original_is_best_is_kept_as_well(self, model, scripted):
         jobs = scripted(timed(TENSORFLOW, 30, piece=4), timed(LITERT, 40), timed(ONNX, 50))
         for _ in range(2):

@@ -1,5 +1,8 @@
 """Trying a model's candidates with the real converters, in this process."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -116,3 +119,15 @@ def test_the_calibration_is_not_what_is_compared(attempts, pictures_model, monke
     assert len(seen[0]) == 96
     assert len(compared[0]) == 64
     assert not any(np.array_equal(one, other) for one in seen[0] for other in compared[0])
+
+
+def test_the_process_ends_with_the_one_that_started_it(pictures_model, tmp_path):
+    """It reads its standard input only to notice that nobody holds the other end any more."""
+    job = Job(source=locate(pictures_model), others=(FLOAT, ONNX, INT8), batches=(1, 4))
+    (tmp_path / "job.json").write_bytes(encode(job))
+    command = [sys.executable, "-m", "node.runtimes.select.trial", str(tmp_path)]
+    with (tmp_path / "output").open("wb") as output:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=output)
+    process.stdin.close()
+    assert process.wait(60) == 1
+    assert not (tmp_path / "result.json").exists()
