@@ -82,23 +82,26 @@ def open_runtime(
 ) -> Runtime:
     """Load a model with the engine that was asked for; takes seconds, or minutes where conversions are tried.
 
-    ``stop`` makes another thread's waiting for them end. Raises ``ModelError`` and ``MissingExtra``.
+    ``stop``, set from another thread, ends the waiting for them with an error. Raises ``ModelError`` and
+    ``MissingExtra``.
     """
     if choice.samples is not None and not choice.samples.is_dir():
         raise ModelError(f"there is no folder {choice.samples} to take sample pictures from")
     wanted = candidates(source, choice)
-    absent = [Trial(candidate=each, reason=str(lack)) for each in wanted if (lack := missing(each.runtime))]
-    if choice.runtime != "auto" and absent:
-        raise missing(wanted[0].runtime) or ModelError(absent[0].reason)
+    lacking = {each: lack for each in wanted if (lack := missing(each.runtime))}
+    if choice.runtime != "auto" and lacking:
+        raise lacking[wanted[0]]
+    absent = [Trial(candidate=each, reason=str(lack)) for each, lack in lacking.items()]
     for each in absent:
         log.info("%s", each)
-    others = [each for each in wanted if not missing(each.runtime)]
+    others = [each for each in wanted if each not in lacking]
     if not others and (choice.runtime != "auto" or own_engine(source.kind) not in CONVERTED_TO):
         return open_as_it_is(source)
+    stop = stop or threading.Event()
     try:
-        return _selected(source, choice, others, absent, clock=clock or SystemClock(), stop=stop or threading.Event())
+        return _selected(source, choice, others, absent, clock=clock or SystemClock(), stop=stop)
     except ModelError as error:
-        if choice.runtime != "auto":
+        if choice.runtime != "auto" or stop.is_set():
             raise
         log.warning("%s is served as it is: %s", source.path, error)
         return open_as_it_is(source)

@@ -4,6 +4,7 @@ import importlib.metadata
 import logging
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import msgspec
@@ -231,6 +232,13 @@ class TestOpening:
         assert "is served as it is: the machine is on fire" in caplog.text
         with pytest.raises(ModelError, match="on fire"):
             open_runtime(model, Choice(runtime="litert"))
+
+    def test_a_node_that_stops_meanwhile_loads_nothing_more(self, model, scripted):
+        scripted()
+        stop = threading.Event()
+        stop.set()
+        with pytest.raises(ModelError):
+            open_runtime(model, Choice(runtime="auto"), stop=stop)
 
     def test_what_was_asked_for_is_served_even_where_it_is_slower(self, model, scripted):
         scripted(timed(TENSORFLOW, 30), timed(LITERT, 40))
