@@ -100,9 +100,9 @@ def open_runtime(
     stop = stop or threading.Event()
     try:
         return _selected(source, choice, others, absent, clock=clock or SystemClock(), stop=stop)
-    except ModelError as error:
+    except (ModelError, OSError) as error:  # such as a disk without room for the trial
         if choice.runtime != "auto" or stop.is_set():
-            raise
+            raise ModelError(str(error)) from error
         log.warning("%s is served as it is: %s", source.path, error)
         return open_as_it_is(source)
 

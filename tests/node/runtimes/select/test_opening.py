@@ -233,6 +233,14 @@ class TestOpening:
         with pytest.raises(ModelError, match="on fire"):
             open_runtime(model, Choice(runtime="litert"))
 
+    def test_a_disk_without_room_for_a_trial_costs_auto_only_the_gain(self, model, scripted, monkeypatch, tmp_path):
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+        jobs = scripted(timed(TENSORFLOW, 90), timed(LITERT, 40), timed(ONNX, 50))
+        assert open_runtime(model, Choice(runtime="auto")).name == "tensorflow"
+        with pytest.raises(ModelError, match="nowhere"):
+            open_runtime(model, Choice(runtime="litert"))
+        assert jobs == []
+
     def test_a_node_that_stops_meanwhile_loads_nothing_more(self, model, scripted):
         scripted()
         stop = threading.Event()
