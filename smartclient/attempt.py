@@ -16,6 +16,7 @@ from multidict import istr
 
 from registry.timing import Clock
 from smartclient.balancer import Balancer
+from smartclient.bearer import Bearer
 from smartclient.endpoint import Endpoint, Lease
 from smartclient.load import HEADER
 from smartclient.policy import ANY, PickInfo
@@ -28,11 +29,16 @@ _LOAD = istr(HEADER)
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What every attempt of a call goes by. ``resend``: it may be made again, at another node, if this one hangs."""
+    """What every attempt of a call goes by.
+
+    ``resend``: it may be made again, at another node, if this one hangs; ``elsewhere``: another node may have what one
+    knows nothing of (404).
+    """
 
     request: Request
     attempts: int
     resend: bool
+    elsewhere: bool = False
     key: str = ""
     stream: bool = False
 
@@ -56,15 +62,18 @@ class Sender:
     """Makes attempts at the nodes of one service. Owns their tally; what it uses is handed in.
 
     ``outcomes``: attempts sent, by how they ended. ``pick``: the balancer's, unless somebody looks on (``explain``).
+    ``hide`` takes the token of ``bearer`` out of a message.
     """
 
-    def __init__(self, balancer: Balancer, transport: Transport, *, clock: Clock) -> None:
+    def __init__(self, balancer: Balancer, transport: Transport, *, clock: Clock, bearer: Bearer | None = None) -> None:
         self.outcomes = dict.fromkeys(Outcome, 0)
         self.pick: Callable[[PickInfo], Lease] = balancer.pick
         self.prober = Prober(transport, balancer, clock=clock)
         self._balancer = balancer
         self._transport = transport
         self._clock = clock
+        self._bearer = bearer
+        self.hide: Callable[[str], str] = str if bearer is None else bearer.hide
 
     async def lease(self, exclude: Sequence[Endpoint] = (), key: str = "") -> Lease:
         """Pick the endpoint of an attempt; the policy may want some nodes asked first. Raises ``NoEndpoints``."""
@@ -87,6 +96,8 @@ class Sender:
                 "x-envoy-expected-rq-timeout-ms": str(max(1, int(remaining * 1000))),
                 "x-envoy-attempt-count": str(number),
             }
+            if self._bearer is not None:
+                headers.update(self._bearer.header(terms.request.headers))
             share = remaining / max(1, terms.attempts - number + 1)
             try:
                 answer = await self._transport.send(
@@ -103,6 +114,8 @@ class Sender:
                 self.outcomes[Outcome.CANCELLED] += 1
                 raise
             except TransportFailure as failure:
+                if self._bearer is not None:
+                    self._bearer.strike(failure)
                 self.outcomes[failure.outcome] += 1
                 lease.release(failure.outcome)
                 return Tried(endpoint, failure.outcome, None, failure, self._clock.monotonic() - began)
@@ -111,7 +124,7 @@ class Sender:
                 endpoint.said(load, now)
             outcome = outcome_of(answer.status, answer.headers)
             if answer.stream is not None and outcome is Outcome.OK:
-                held = HeldStream(answer.stream, lease.keep(), now - began, self.outcomes)
+                held = HeldStream(answer.stream, lease.keep(), now - began, self.outcomes, self._bearer)
                 answer = Answer(answer.status, answer.headers, answer.body, held)
             else:
                 self.outcomes[outcome] += 1
@@ -125,12 +138,20 @@ class HeldStream:
     The node's latency is the time to the head of the answer: how long a body takes is as much its reader's doing.
     """
 
-    def __init__(self, stream: Stream, lease: Lease, seconds: float, outcomes: dict[Outcome, int]) -> None:
+    def __init__(
+        self,
+        stream: Stream,
+        lease: Lease,
+        seconds: float,
+        outcomes: dict[Outcome, int],
+        bearer: Bearer | None = None,
+    ) -> None:
         self._stream = stream
         self._pieces = aiter(stream)
         self._lease = lease
         self._seconds = seconds
         self._outcomes = outcomes
+        self._bearer = bearer
 
     def __aiter__(self) -> Self:
         return self
@@ -139,6 +160,8 @@ class HeldStream:
         try:
             return await anext(self._pieces)
         except TransportFailure as failure:
+            if self._bearer is not None:
+                self._bearer.strike(failure)
             self._end(failure.outcome)
             await self.close()
             raise

@@ -8,6 +8,7 @@ that is good enough wins and the other attempt is cancelled, which says nothing 
 import asyncio
 import logging
 import random
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Any
 
@@ -58,6 +59,7 @@ class Done(msgspec.Struct, frozen=True):
     """An answer, good or bad, and how it was come by.
 
     ``milliseconds``: the whole call; ``last_milliseconds``: its last attempt; ``failures``: the attempts before that.
+    ``hide`` takes the client's token out of what was answered, for messages.
     """
 
     answer: Answer
@@ -65,6 +67,7 @@ class Done(msgspec.Struct, frozen=True):
     milliseconds: float
     last_milliseconds: float
     failures: tuple[Attempt, ...] = ()
+    hide: Callable[[str], str] = str
 
     @property
     def attempts(self) -> int:
@@ -114,13 +117,20 @@ class Caller:
         )
 
     async def call(
-        self, request: Request, *, within: float, idempotent: bool | None = None, key: str = "", stream: bool = False
+        self,
+        request: Request,
+        *,
+        within: float,
+        idempotent: bool | None = None,
+        elsewhere: bool = False,
+        key: str = "",
+        stream: bool = False,
     ) -> Done:
         """Send ``request`` to one node, or more if need be, within that many seconds.
 
-        Returns the last answer whatever its status. ``idempotent`` None: by the method. ``key``: see ``PickInfo``.
-        ``stream``: the answer's body is still to be read. Raises ``NoEndpoints``, ``CallFailed`` when no node gave an
-        answer, ``DeadlineExceeded``, ``Throttled``.
+        Returns the last answer whatever its status. ``idempotent`` None: by the method. ``elsewhere``: after a 404
+        another node is asked as well. ``key``: see ``PickInfo``. ``stream``: the answer's body is still to be read.
+        Raises ``NoEndpoints``, ``CallFailed`` when no node gave an answer, ``DeadlineExceeded``, ``Throttled``.
         """
         started = self._clock.monotonic()
         self.calls += 1
@@ -138,6 +148,7 @@ class Caller:
             request=request,
             attempts=self._rule.attempts,
             resend=idempotent and request.repeatable,
+            elsewhere=elsewhere,
             key=key,
             stream=stream,
         )
@@ -168,7 +179,7 @@ class Caller:
             now = self._clock.monotonic()
             if self._throttle is not None and last.outcome not in UNREACHED:
                 self._throttle.ended(now, accepted=last.outcome is Outcome.OK)
-            if last.outcome is Outcome.OK and last.answer is not None:
+            if last.outcome is Outcome.OK and last.answer is not None and not self._elsewhere(terms, last, tried):
                 break
             tried.append(last.endpoint)
             fresh = fresh or last.outcome is Outcome.STALE  # where one kept-alive connection was dead, others may be
@@ -189,7 +200,8 @@ class Caller:
                     raise self._error(terms.request, failures, verdict, deadline - started)
         self.latencies.observe(now - started)
         self.ends[End.OK if last.outcome is Outcome.OK else End.REFUSED] += 1
-        return Done(last.answer, last.endpoint, (now - started) * 1000, last.seconds * 1000, tuple(failures))
+        whole, final = (now - started) * 1000, last.seconds * 1000
+        return Done(last.answer, last.endpoint, whole, final, tuple(failures), self._sender.hide)
 
     async def _attempt(
         self, terms: Terms, tried: list[Endpoint], failures: list[Attempt], deadline: float, fresh: bool
@@ -248,6 +260,11 @@ class Caller:
         # A task that is cancelled before its first step never enters the lease's block.
         task.add_done_callback(lambda ended: lease.release(Outcome.CANCELLED) if ended.cancelled() else None)
         return task
+
+    def _elsewhere(self, terms: Terms, last: Tried, tried: list[Endpoint]) -> bool:
+        """Whether the node lacks what another one, not asked yet, may have."""
+        lacking = terms.elsewhere and last.answer is not None and last.answer.status == 404
+        return lacking and self._balancer.pushback([*tried, last.endpoint]) is None
 
     def _judge(self, outcome: Outcome, tried: list[Endpoint], remaining: float, terms: Terms, now: float) -> Verdict:
         failure = Failure(

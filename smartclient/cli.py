@@ -8,9 +8,10 @@ import asyncio
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Self
@@ -19,7 +20,7 @@ import click
 
 from registry.timing import Clock, SystemClock
 from smartclient.client import AsyncSmartClient
-from smartclient.errors import BadInput, ClientError
+from smartclient.errors import AccessDenied, BadInput, ClientError
 from smartclient.explain import Explanation, told
 from smartclient.inference import Classification, Classified
 from smartclient.many import from_blocking
@@ -29,6 +30,7 @@ from smartclient.policies.select import DEFAULT, names
 LOOKUP_WITHIN = 10.0  # seconds for the first look-up; a registry that is there needs a hundredth of one
 ROW = "{:<44} {:<20} {:>6} {:<22} {:>9}"
 NODES_SHOWN = 12
+Ask = Callable[[Any], AsyncGenerator[Classified, None]]
 
 
 @click.command()
@@ -59,6 +61,8 @@ NODES_SHOWN = 12
     help="Tell for the first image, sent before the others, which nodes stood to choose with what scores, which one was"
     " chosen and why; on standard error, or with --json as `explanation` in that image's object.",
 )
+@click.option("--model", default="", metavar="NAME", help="Model of nodes that serve several.  [default: the first]")
+@click.option("--version", default="", metavar="V", help="Version of the model.  [default: the newest]")
 @click.option("--top", default=5, show_default=True, type=click.IntRange(1, 100), help="Classes per image in --json.")
 @click.option("--concurrency", default=16, show_default=True, type=click.IntRange(1, 4096), help="Images at a time.")
 @click.option(
@@ -79,6 +83,8 @@ def infer(
     policy: str,
     hedge: bool,
     explain: bool,
+    model: str,
+    version: str,
     top: int,
     concurrency: int,
     timeout: float,
@@ -86,12 +92,15 @@ def infer(
 ) -> None:
     """Classify images with the nodes of SERVICE: files, folders (searched through), or paths from --stdin.
 
-    Exit status 1 when an image failed; each failure is told with its reason, and the others go on.
+    Exit status 1 when an image failed; each failure is told with its reason, and the others go on. Nodes that demand a
+    bearer token get the one in the file TWOSTEP_NODE_TOKEN_FILE, or in TWOSTEP_NODE_TOKEN; those that speak https are
+    trusted by the authority in TWOSTEP_CACERT, and shown TWOSTEP_CLIENT_CERT with TWOSTEP_CLIENT_KEY.
 
     \b
     Example:
       twostep infer digits photo.jpg models/digits/samples
       find . -name '*.jpg' | twostep infer photos --stdin --json > results.jsonl
+      twostep infer photos holiday/ --model cats --version 3
     """
     if not paths and not from_stdin:
         raise click.UsageError("nothing to classify: give files or folders, or --stdin")
@@ -105,9 +114,8 @@ def infer(
     tally = Tally(SystemClock())
     client = AsyncSmartClient(service, registry, policy=policy, hedge=hedge, timeout=timeout, cache_dir=cache)
     with Screen(tally, total) as screen:
-        work = _run(
-            client, chain([first], images), screen, explain=explain, top=top, concurrency=concurrency, as_json=as_json
-        )
+        ask = partial(client.classify_many, top=top, model=model, version=version, concurrency=concurrency)
+        work = _run(client, ask, chain([first], images), screen, explain=explain, as_json=as_json)
         try:
             asyncio.run(work)
         finally:
@@ -118,22 +126,15 @@ def infer(
 
 
 async def _run(
-    client: AsyncSmartClient,
-    images: Iterator[Path],
-    screen: "Screen",
-    *,
-    explain: bool,
-    top: int,
-    concurrency: int,
-    as_json: bool,
+    client: AsyncSmartClient, ask: Ask, images: Iterator[Path], screen: "Screen", *, explain: bool, as_json: bool
 ) -> None:
     async with (
         client,
         aclosing(from_blocking(images)) as paths,
-        aclosing(client.classify_many(paths, top=top, concurrency=concurrency)) as results,
+        aclosing(ask(paths)) as results,
     ):
         await client.ready(timeout=LOOKUP_WITHIN)
-        first, explanation = await _explained(client, next(images), top) if explain else (None, None)
+        first, explanation = await _explained(client, ask, next(images)) if explain else (None, None)
         if not as_json:
             for line in told(explanation) if explanation else ():
                 screen.error(line)
@@ -144,10 +145,10 @@ async def _run(
             _show(each, screen, as_json=as_json)
 
 
-async def _explained(client: AsyncSmartClient, path: Path, top: int) -> tuple[Classified, Explanation]:
+async def _explained(client: AsyncSmartClient, ask: Ask, path: Path) -> tuple[Classified, Explanation]:
     explanation = client.explain()
     with client.choices() as choices:
-        async with aclosing(client.classify_many([path], top=top)) as results:
+        async with aclosing(ask([path])) as results:
             each = await anext(results)
     return each, explanation | {"choices": choices}
 
@@ -187,7 +188,7 @@ def _as_json(each: Classified) -> dict[str, Any]:
 
 
 def _reason(error: ClientError | None) -> str:
-    given = error.reason if isinstance(error, BadInput) else ""
+    given = error.reason if isinstance(error, BadInput | AccessDenied) else ""
     return given or type(error).__name__
 
 

@@ -23,6 +23,7 @@ from smartclient import inference, tensors
 from smartclient.aiohttp_transport import AiohttpTransport
 from smartclient.attempt import CONNECT_TIMEOUT, Sender
 from smartclient.balancer import Balancer
+from smartclient.bearer import Bearer
 from smartclient.breaker import EjectionRule
 from smartclient.cache import DiscoveryCache
 from smartclient.call import Caller, Done, Limits
@@ -68,7 +69,9 @@ class AsyncSmartClient:
     OpenTelemetry spans and send nodes their context; None does where the program has set a tracer provider before it
     makes the client. ``cache_dir``: a folder that keeps the last good list, for a start while the registry is away;
     None takes TWOSTEP_CACHE_DIR. ``tls``: whom to trust, and what certificate to show, at nodes that speak https; None
-    takes TWOSTEP_CACERT, TWOSTEP_CLIENT_CERT and TWOSTEP_CLIENT_KEY. Raises ``BadOption``.
+    takes TWOSTEP_CACERT, TWOSTEP_CLIENT_CERT and TWOSTEP_CLIENT_KEY. ``token``: the bearer token that nodes demand, a
+    text, or the path (a ``Path``) of a file that is read again at every attempt; None takes TWOSTEP_NODE_TOKEN_FILE,
+    then TWOSTEP_NODE_TOKEN, and an empty text is none. Raises ``BadOption``.
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class AsyncSmartClient:
         tracing: bool | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         tls: ssl.SSLContext | None = None,
+        token: str | os.PathLike[str] | None = None,
         transport: Transport | None = None,
         clock: Clock | None = None,
         rng: random.Random | None = None,
@@ -120,7 +124,8 @@ class AsyncSmartClient:
             throttle=throttle,
         )
         sender, caller = makers(tracing)
-        self._sender = sender(self._balancer, self._transport, clock=clock)
+        bearer = Bearer.of(token, os.environ)
+        self._sender = sender(self._balancer, self._transport, clock=clock, bearer=bearer)
         self._caller = caller(self._balancer, self._sender, service=service, clock=clock, rng=rng, limits=limits)
 
     async def ready(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the whole call's deadline
@@ -136,22 +141,29 @@ class AsyncSmartClient:
         image: Image,
         *,
         top: int = 5,
+        model: str = "",
+        version: str = "",
         timeout: float | None = None,  # noqa: ASYNC109 - the whole call's deadline
     ) -> Classification:
         """Classify one image: a path, encoded bytes, or an open binary file.
 
-        Retried on other nodes when one fails, for asking twice does no harm. Raises ``BadInput`` when the image is at
-        fault, else what ``request`` raises, ``CallFailed`` also for a refusal by the last node asked.
+        ``model``, ``version``: of a node that serves several; its first model, and the newest version, when empty.
+        Retried on other nodes when one fails, for asking twice does no harm, and when one lacks the model asked for.
+        Raises ``BadInput`` when the image is at fault, or no node asked has the model (status 404), ``AccessDenied``,
+        else what ``request`` raises, ``CallFailed`` also for a refusal by the last node asked.
         """
         body = image if isinstance(image, bytes) else await inference.read(image)
-        request = inference.encode(body, top)
-        return inference.decode(await self._call(request, timeout, idempotent=True), self.service)
+        request = inference.encode(body, top, model, version)
+        named = bool(model or version)
+        return inference.decode(await self._call(request, timeout, idempotent=True, elsewhere=named), self.service)
 
     async def classify_many(
         self,
         images: Iterable[Image] | AsyncIterable[Image],
         *,
         top: int = 5,
+        model: str = "",
+        version: str = "",
         timeout: float | None = None,  # noqa: ASYNC109 - each call's deadline
         concurrency: int = 16,
     ) -> AsyncGenerator[Classified, None]:
@@ -162,9 +174,10 @@ class AsyncSmartClient:
 
         async def one(image: Image) -> Classified:
             try:
-                return Classified(image=image, result=await self.classify(image, top=top, timeout=timeout))
+                result = await self.classify(image, top=top, model=model, version=version, timeout=timeout)
             except ClientError as error:
                 return Classified(image=image, error=error)
+            return Classified(image=image, result=result)
 
         async with aclosing(in_parallel(images, one, concurrency)) as results:
             async for each in results:
@@ -193,13 +206,16 @@ class AsyncSmartClient:
         seconds = self._timeout if timeout is None else timeout
         if not isinstance(inputs, Mapping):
             begun = self._clock.monotonic()
-            name = await self._input_names.of(model, version, lambda ask: self._call(ask, seconds, idempotent=True))
+            name = await self._input_names.of(
+                model, version, lambda ask: self._call(ask, seconds, idempotent=True, elsewhere=True)
+            )
             inputs = {name: inputs}
             seconds = max(0.001, seconds - (self._clock.monotonic() - begun))
         request = tensors.encode(
             inputs, model=model, version=version, outputs=outputs, parameters=parameters, binary=binary
         )
-        done = await self._call(request, seconds, idempotent="sequence_id" not in (parameters or {}), key=key)
+        resend = "sequence_id" not in (parameters or {})
+        done = await self._call(request, seconds, idempotent=resend, elsewhere=True, key=key)
         try:
             return tensors.decode(done, self.service)
         except BadInput:
@@ -209,12 +225,13 @@ class AsyncSmartClient:
     async def request(self, method: str, path: str, **options: Unpack[RequestOptions]) -> Response:
         """Send any HTTP request to one of the service's nodes and return its answer, whatever the status.
 
-        ``params``, ``headers``; ``data``: bytes, text, an open binary file, or pieces; ``json`` instead: a value to
-        encode. ``timeout``: seconds for the whole call. ``key``: what it is about (a user, a session), for policies
-        that send the same key to the same node. Once sent, it is sent again (to another node) only when
-        ``idempotent``; None takes that from the method: GET, HEAD, PUT, DELETE and OPTIONS are. Redirects are returned,
-        not followed. Raises ``NoEndpoints``, ``CallFailed`` with every attempt when no node answered,
-        ``DeadlineExceeded``, ``Throttled``, and on first use ``RegistryGone`` or ``RegistryRefused``.
+        ``params``, ``headers`` (an ``Authorization`` goes before the client's token); ``data``: bytes, text, an open
+        binary file, or pieces; ``json`` instead: a value to encode. ``timeout``: seconds for the whole call. ``key``:
+        what it is about (a user, a session), for policies that send the same key to the same node. Once sent, it is
+        sent again (to another node) only when ``idempotent``; None takes that from the method: GET, HEAD, PUT, DELETE
+        and OPTIONS are. Redirects are returned, not followed. Raises ``NoEndpoints``, ``CallFailed`` with every attempt
+        when no node answered, ``DeadlineExceeded``, ``Throttled``, and on first use ``RegistryGone`` or
+        ``RegistryRefused``.
         """
         request = request_of(method, path, options)
         done = await self._call(
@@ -320,7 +337,14 @@ class AsyncSmartClient:
         await self.close()
 
     async def _call(
-        self, request: Request, within: float | None, *, idempotent: bool | None, key: str = "", stream: bool = False
+        self,
+        request: Request,
+        within: float | None,
+        *,
+        idempotent: bool | None,
+        elsewhere: bool = False,
+        key: str = "",
+        stream: bool = False,
     ) -> Done:
         seconds = self._timeout if within is None else within
         if seconds <= 0:
@@ -329,7 +353,9 @@ class AsyncSmartClient:
             begun = self._clock.monotonic()
             await self._listed(seconds)
             seconds = max(0.001, seconds - (self._clock.monotonic() - begun))
-        return await self._caller.call(request, within=seconds, idempotent=idempotent, key=key, stream=stream)
+        return await self._caller.call(
+            request, within=seconds, idempotent=idempotent, elsewhere=elsewhere, key=key, stream=stream
+        )
 
     async def _listed(self, seconds: float) -> None:
         if self._closed:

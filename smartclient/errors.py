@@ -88,6 +88,19 @@ class BadInput(ClientError):
         super().__init__(message)
 
 
+class AccessDenied(ClientError):
+    """A node lets nobody in without a token it takes (401), or not with this one (403).
+
+    ``status``, ``reason`` and ``node`` are those of the answer, as in ``BadInput``.
+    """
+
+    def __init__(self, message: str, *, status: int, reason: str = "", node: str = "") -> None:
+        self.status = status
+        self.reason = reason
+        self.node = node
+        super().__init__(message)
+
+
 class BadAnswer(ClientError):
     """A node answered 2xx with something that is not the answer asked for: probably another kind of server."""
 

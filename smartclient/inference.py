@@ -1,13 +1,15 @@
 """An image to bytes, bytes to a request, an answer to a ``Classification``. Nothing here touches the network.
 
-The node's side of it is ``POST /classify?top=K`` with the image as the raw body (docs/protocol.md). What comes back
-is validated: a 2xx answer of some other kind of server is an error that names the node, never a half-filled result.
+The node's side of it is ``POST /classify?top=K&model=NAME&version=V`` with the image as the raw body
+(docs/protocol.md). What comes back is validated: a 2xx answer of some other kind of server is an error that names the
+node, never a half-filled result.
 """
 
 import asyncio
 import os
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import quote, urlencode
 
 import msgspec
 
@@ -97,17 +99,23 @@ async def read(image: Image) -> bytes:
     return data
 
 
-def encode(body: bytes, top: int) -> Request:
-    """Return the request that asks for the ``top`` best classes (1 to 100). Raises ``BadOption``."""
+def encode(body: bytes, top: int, model: str = "", version: str = "") -> Request:
+    """Return the request that asks for the ``top`` best classes (1 to 100). Raises ``BadOption``.
+
+    ``model``, ``version``: empty for the node's first model, and for its newest version.
+    """
     if not 1 <= top <= 100:
         raise BadOption(f"top={top} is out of range; ask for 1 to 100 classes")
-    return Request(method="POST", target=f"/classify?top={top}", body=body)
+    asked = {"top": top, "model": model, "version": version}
+    query = urlencode({name: value for name, value in asked.items() if value}, quote_via=quote, safe="")
+    return Request(method="POST", target=f"/classify?{query}", body=body)
 
 
 def decode(done: Done, service: str) -> Classification:
     """Return the classification in an answer.
 
-    Raises ``BadInput`` (4xx), ``DeadlineExceeded`` (504), ``CallFailed`` (other refusals), ``BadAnswer``.
+    Raises ``BadInput`` (4xx), ``AccessDenied`` (401, 403), ``DeadlineExceeded`` (504), ``CallFailed`` (other refusals),
+    ``BadAnswer``.
     """
     answer = done.answer
     if not 200 <= answer.status < 300:

@@ -40,6 +40,7 @@ class ClientOptions(TypedDict, total=False):
     tracing: bool | None
     cache_dir: str | os.PathLike[str] | None
     tls: ssl.SSLContext | None
+    token: str | os.PathLike[str] | None
     transport: Transport | None
     clock: Clock | None
     rng: random.Random | None

@@ -6,9 +6,9 @@ A refusal's body is ``{"error": …}``, here and in the Open Inference Protocol;
 
 import msgspec
 
+from smartclient.bearer import FILE
 from smartclient.call import Done
-from smartclient.errors import Attempt, BadAnswer, BadInput, CallFailed, DeadlineExceeded
-from smartclient.transport import Answer
+from smartclient.errors import AccessDenied, Attempt, BadAnswer, BadInput, CallFailed, DeadlineExceeded
 
 
 class Malformed(ValueError):
@@ -33,28 +33,36 @@ _REFUSAL = msgspec.json.Decoder(_Refusal)
 def foreign(done: Done, service: str, what: str, why: str) -> BadAnswer:
     """Return the error for an answer of another kind of server. ``what``: what it should have answered, and how."""
     node = done.endpoint
-    return BadAnswer(f"{node.name} ({node.url}) did not answer {what}: {why}; is {service!r} the right service?")
+    said = done.hide(why)
+    return BadAnswer(f"{node.name} ({node.url}) did not answer {what}: {said}; is {service!r} the right service?")
 
 
-def refused(done: Done, service: str, what: str) -> BadInput | CallFailed | BadAnswer:
+def refused(done: Done, service: str, what: str) -> BadInput | AccessDenied | CallFailed | BadAnswer:
     """Return the error for an answer that is no 2xx; ``what`` as for ``foreign``."""
     answer, name = done.answer, done.endpoint.name
-    refusal = _refusal(answer)
+    refusal = _refusal(done)
     said = " ".join(refusal.error.split())[:LONGEST] or f"HTTP {answer.status}"
     node = refusal.node or name
     if answer.status in {404, 405} and not refusal.error:
         return foreign(done, service, what, said)
+    if answer.status in {401, 403}:
+        remedy = f"set {FILE} to a file with a token it takes"
+        message = f"{node} refuses access: {said}; {remedy}"
+        return AccessDenied(message, status=answer.status, reason=refusal.reason, node=node)
     if answer.status == 429 or answer.status >= 500:
         error = DeadlineExceeded if answer.status == 504 else CallFailed
         last = Attempt(name, f"HTTP {answer.status}", done.last_milliseconds)
         return error(f"{node}: {said}", (*done.failures, last))
     if answer.status >= 400:
-        return BadInput(f"{node}: {said}", status=answer.status, reason=refusal.reason, node=node)
+        others = "; ".join(map(str, done.failures)) if answer.status == 404 else ""
+        message = f"{node}: {said}" + (f" ({others})" if others else "")
+        return BadInput(message, status=answer.status, reason=refusal.reason, node=node)
     return foreign(done, service, what, said)
 
 
-def _refusal(answer: Answer) -> _Refusal:
+def _refusal(done: Done) -> _Refusal:
     try:
-        return _REFUSAL.decode(answer.body)
+        said = _REFUSAL.decode(done.answer.body)
     except UNREADABLE:
         return _Refusal()
+    return _Refusal(done.hide(said.error), done.hide(said.reason), done.hide(said.node))

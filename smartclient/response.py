@@ -1,7 +1,7 @@
 """What ``request()`` returns: any answer of any HTTP service, good or bad, and how it was come by."""
 
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Self
 
 import msgspec
@@ -12,7 +12,7 @@ from smartclient.refusals import UNREADABLE
 from smartclient.transport import Stream, TransportFailure
 
 
-class Response(msgspec.Struct, frozen=True, kw_only=True):
+class Response(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
     """An answer read to its end. Header names compare without case.
 
     ``node``: id of the instance that gave it; ``milliseconds``: the whole call, failed attempts included.
@@ -24,6 +24,7 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
     node: str
     attempts: int
     milliseconds: float
+    _hide: Callable[[str], str] = str
 
     @classmethod
     def of(cls, done: Done) -> Self:
@@ -35,6 +36,7 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
             node=done.endpoint.name,
             attempts=done.attempts,
             milliseconds=done.milliseconds,
+            _hide=done.hide,
         )
 
     @property
@@ -61,7 +63,7 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
         """Return itself when the status is below 400. Raises ``HttpError``."""
         if self.ok:
             return self
-        said = self.text().strip().splitlines()
+        said = self._hide(self.text()).strip().splitlines()
         raise HttpError(f"{self.node} answered {self.status}: {said[0][:200] if said else ''}", status=self.status)
 
 

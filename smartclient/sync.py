@@ -188,17 +188,35 @@ class SmartClient:
         """Look the service up now instead of at the first call."""
         self._background.run(lambda client: client.ready(timeout=timeout))
 
-    def classify(self, image: Image, *, top: int = 5, timeout: float | None = None) -> Classification:
+    def classify(
+        self, image: Image, *, top: int = 5, model: str = "", version: str = "", timeout: float | None = None
+    ) -> Classification:
         """Classify one image: a path, encoded bytes, or an open binary file."""
-        return self._background.run(lambda client: client.classify(image, top=top, timeout=timeout))
+        return self._background.run(
+            lambda client: client.classify(image, top=top, model=model, version=version, timeout=timeout)
+        )
 
     def classify_many(
-        self, images: Iterable[Image], *, top: int = 5, timeout: float | None = None, concurrency: int = 16
+        self,
+        images: Iterable[Image],
+        *,
+        top: int = 5,
+        model: str = "",
+        version: str = "",
+        timeout: float | None = None,
+        concurrency: int = 16,
     ) -> Iterator[Classified]:
         """Classify any number of images, ``concurrency`` at a time, yielding each as it is done."""
 
         async def start(client: AsyncSmartClient) -> AsyncGenerator[Classified, None]:
-            return client.classify_many(from_blocking(images), top=top, timeout=timeout, concurrency=concurrency)
+            return client.classify_many(
+                from_blocking(images),
+                top=top,
+                model=model,
+                version=version,
+                timeout=timeout,
+                concurrency=concurrency,
+            )
 
         results = self._background.run(start)
         try:

@@ -122,7 +122,8 @@ def encode(
 def decode(done: Done, service: str) -> Tensors:
     """Return the tensors in an answer.
 
-    Raises ``BadInput`` (4xx), ``DeadlineExceeded`` (504), ``CallFailed`` (other refusals), ``BadAnswer``.
+    Raises ``BadInput`` (4xx), ``AccessDenied`` (401, 403), ``DeadlineExceeded`` (504), ``CallFailed`` (other refusals),
+    ``BadAnswer``.
     """
     answer = done.answer
     if not 200 <= answer.status < 300:

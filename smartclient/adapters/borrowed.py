@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack
 from typing import Any, Generic, TypeVar, cast
 
 from registry.directory import Directory
-from smartclient.adapters.calls import UNLIMITED
+from smartclient.adapters.calls import UNLIMITED, tokenless
 from smartclient.adapters.services import Services
 from smartclient.aiohttp_transport import AiohttpTransport
 from smartclient.attempt import CONNECT_TIMEOUT
@@ -61,7 +61,8 @@ class Errand(Generic[Result]):
 class Errands:
     """The clients of the services that one program calls with its own library.
 
-    ``registry`` and options: those of ``AsyncSmartClient``, but that a call has no time limit unless one is given.
+    ``registry`` and options: those of ``AsyncSmartClient``, but ``token``, and a call has no time limit unless one is
+    given.
     ``tls`` is for what the client sends itself (probes). Raises ``BadOption``.
     """
 
@@ -69,7 +70,7 @@ class Errands:
         for name in ("hedge", "transport"):
             if options.get(name):
                 raise BadOption(f"{name} cannot be used here: the request is sent by aiohttp, once at a time")
-        self._options: ClientOptions = {"timeout": UNLIMITED, **options}
+        self._options: ClientOptions = {"timeout": UNLIMITED, **tokenless(options)}
         self._services = Services(self._client, registry)
         self._transports: list[_Transport] = []
         self._ending: set[asyncio.Task[None]] = set()

@@ -1,4 +1,4 @@
-"""From a library's request to a client's call, and back: its time limits and its headers.
+"""From a library's request to a client's call, and back: its time limits, its headers, and who has a token.
 
 These libraries bound each step (making a connection, a silence while reading), a client bounds the call up to the
 head of the answer, tries on other nodes included, and then each piece of the body. So the read timeout becomes that
@@ -9,6 +9,9 @@ for, and making a connection has its own short limit (``attempt.CONNECT_TIMEOUT`
 from collections.abc import Iterable, Mapping
 
 from aiohttp import compression_utils
+
+from smartclient.errors import BadOption
+from smartclient.options import ClientOptions
 
 UNLIMITED = 86_400.0  # seconds; what "no timeout" means to a client whose every call has one
 SLOWEST = 1e6  # bytes per second at which a body may be sent: a hundredth of a 1 Gbit/s link
@@ -33,6 +36,16 @@ def within(read: float | None, headers: Mapping[str, str | bytes], *, otherwise:
     if "Transfer-Encoding" in headers:
         return UNLIMITED
     return read + int(headers.get("Content-Length", "0")) / SLOWEST
+
+
+def tokenless(options: ClientOptions) -> ClientOptions:
+    """Return the options of a client that sends a program's own headers, and not the environment's token beside them.
+
+    A program asks many services, and whom it shows what is its own to say. Raises ``BadOption`` for a token.
+    """
+    if options.get("token"):
+        raise BadOption("token cannot be used here; set the Authorization header of the requests that need one")
+    return {**options, "token": ""}
 
 
 def sendable(headers: Iterable[tuple[str, str | bytes]]) -> dict[str, str]:

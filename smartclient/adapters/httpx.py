@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack, ExitStack, contextmanager
 from typing import Unpack
 
 from registry.directory import Directory
-from smartclient.adapters.calls import received, sendable, within
+from smartclient.adapters.calls import received, sendable, tokenless, within
 from smartclient.adapters.services import Services
 from smartclient.adapters.trouble import Trouble, trouble_of
 from smartclient.client import AsyncSmartClient
@@ -40,8 +40,9 @@ _EXCEPTIONS: dict[Trouble, type[httpx.TransportError]] = {
 class SmartTransport(httpx.BaseTransport):
     """For ``httpx.Client``; any number of threads may use it, and a forked child begins afresh.
 
-    ``registry`` and options: those of ``SmartClient``, for the client of each service. ``timeout`` counts where httpx's
-    own is None. ``idempotent``: whether every request may be sent again; None goes by its method.
+    ``registry`` and options: those of ``SmartClient``, for the client of each service, but ``token``: no header is sent
+    that the program does not send. ``timeout`` counts where httpx's own is None. ``idempotent``: whether every request
+    may be sent again; None goes by its method.
     """
 
     def __init__(
@@ -52,7 +53,8 @@ class SmartTransport(httpx.BaseTransport):
         others: httpx.BaseTransport | None = None,
         **options: Unpack[ClientOptions],
     ) -> None:
-        self._services = Services(lambda service, where: SmartClient(service, where, **options), registry)
+        wanted = tokenless(options)
+        self._services = Services(lambda service, where: SmartClient(service, where, **wanted), registry)
         self._idempotent = idempotent
         self._timeout = options.get("timeout")
         self._others = others or httpx.HTTPTransport()
@@ -86,7 +88,8 @@ class AsyncSmartTransport(httpx.AsyncBaseTransport):
         others: httpx.AsyncBaseTransport | None = None,
         **options: Unpack[ClientOptions],
     ) -> None:
-        self._services = Services(lambda service, where: AsyncSmartClient(service, where, **options), registry)
+        wanted = tokenless(options)
+        self._services = Services(lambda service, where: AsyncSmartClient(service, where, **wanted), registry)
         self._idempotent = idempotent
         self._timeout = options.get("timeout")
         self._others = others or httpx.AsyncHTTPTransport()

@@ -18,7 +18,7 @@ from typing import Any, Unpack, cast
 from urllib.parse import urlsplit
 
 from registry.directory import Directory
-from smartclient.adapters.calls import received, sendable, within
+from smartclient.adapters.calls import received, sendable, tokenless, within
 from smartclient.adapters.services import Services
 from smartclient.adapters.trouble import Trouble, trouble_of
 from smartclient.errors import BadOption, ClientError
@@ -46,8 +46,9 @@ _EXCEPTIONS: dict[Trouble, type[requests.RequestException]] = {
 class SmartAdapter(HTTPAdapter):
     """For ``requests.Session``; any number of threads may use it, and a forked child begins afresh.
 
-    ``registry`` and options: those of ``SmartClient``, for the client of each service. ``timeout`` counts where a call
-    is given none. ``idempotent``: whether every request may be sent again; None goes by its method.
+    ``registry`` and options: those of ``SmartClient``, for the client of each service, but ``token``: no header is sent
+    that the program does not send. ``timeout`` counts where a call is given none. ``idempotent``: whether every request
+    may be sent again; None goes by its method.
     """
 
     def __init__(
@@ -58,7 +59,8 @@ class SmartAdapter(HTTPAdapter):
         **options: Unpack[ClientOptions],
     ) -> None:
         super().__init__()
-        self._services = Services(lambda service, where: SmartClient(service, where, **options), registry)
+        wanted = tokenless(options)
+        self._services = Services(lambda service, where: SmartClient(service, where, **wanted), registry)
         self._idempotent = idempotent
         self._timeout = options.get("timeout")
 
