@@ -106,6 +106,7 @@ def train(source: str, out: Path | None, as_json: bool, **options: Any) -> None:
     help="What runs the model; auto measures and keeps the fastest.  [default: what it was made for]",
 )
 @click.option("--quantize", default="", type=click.Choice(["", "int8"]), help="Weights and sums in 8 bits (LiteRT).")
+@click.option("--samples", type=click.Path(path_type=Path), help="Pictures to try runtimes on.  [default: samples/]")
 @click.option("--name", default="", help="Service to register as.  [default: the first model's name]")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any free one.")
@@ -165,7 +166,12 @@ def node(**options: Any) -> None:
     wanted = settings.wanted(options["versions"])
     config = NodeConfig(
         models=tuple(settings.model(text, wanted, options["labels"]) for text in options["models"]),
-        runtime=Choice(runtime=options["runtime"], quantize=options["quantize"]),
+        runtime=Choice(
+            runtime=options["runtime"],
+            quantize=options["quantize"],
+            batches=tuple(sorted({1, min(8, options["max_batch"]), options["max_batch"]})),
+            samples=options["samples"],
+        ),
         watch=options["watch_models"],
         labels=tuple(settings.label(text) for text in options["version_labels"]),
         service=options["name"],

@@ -9,6 +9,7 @@ import contextlib
 import importlib.metadata
 import logging
 import random
+import threading
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
@@ -79,9 +80,10 @@ class NodeServer:
         self._shared = Shared(
             self._compute, self._decoders, self.admission, self.metrics, self._clock, config.max_batch
         )
+        self._give_up = threading.Event()  # a load that is under way when the node is told to stop
         self.repository = Repository(
             config.models,
-            open=open or (lambda source: open_runtime(source, config.runtime)),
+            open=open or (lambda source: open_runtime(source, config.runtime, stop=self._give_up)),
             make=self._put_to_work,
             metrics=self.metrics,
             clock=self._clock,
@@ -132,6 +134,7 @@ class NodeServer:
 
         ``stop`` must follow also when this fails.
         """
+        self._give_up.clear()
         await self._listen()
         self.lifecycle.to(State.LOADING)
         watchers = self._watchers() if self._config.watch else {}
@@ -152,6 +155,7 @@ class NodeServer:
     async def drain(self) -> None:
         """Leave in the order of ``lifecycle.drain_order``, losing no request; ends stopped."""
         self._ending = True
+        self._give_up.set()
         order = drain_order(grace=self._config.drain_grace, finish=self._config.drain_timeout)
         await drain(
             order,
@@ -173,6 +177,7 @@ class NodeServer:
     async def stop(self) -> None:
         """Stop now: fail what waits, close connections, deregister. Stopping a stopped node is fine."""
         started = self.lifecycle.state is not State.STARTING
+        self._give_up.set()
         if started:
             self.lifecycle.to(State.DRAINING)
             self.intake.refusing = True
