@@ -54,7 +54,7 @@ import sys
 from node import server
 from node.cli import node
 from node.testing import ScriptedRuntime
-server._tensorflow = lambda source: ScriptedRuntime()
+server.open_runtime = lambda *args, **options: ScriptedRuntime()
 node(sys.argv[1:])
 """
 
