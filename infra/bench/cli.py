@@ -7,7 +7,9 @@ from typing import Any
 import click
 
 from infra.bench import client as client_bench
+from infra.bench import node as node_bench
 from infra.bench import registry as registry_bench
+from infra.bench import standing
 from infra.bench import start as start_bench
 from infra.bench import tails as tails_bench
 
@@ -22,6 +24,7 @@ def bench() -> None:
       twostep bench registry --json
       twostep bench tails
       twostep bench client
+      twostep bench node
     """
 
 
@@ -111,6 +114,29 @@ def client(*, slices: int, as_json: bool) -> None:
     effort = client_bench.Effort(slices=slices)
     result = client_bench.run(effort, lambda words: click.echo(f"... {words}", err=True))
     click.echo(json.dumps(result) if as_json else client_as_text(result))
+
+
+@bench.command()
+@click.option(
+    "--rounds", default=5, show_default=True, type=click.IntRange(1, 100), help="How often each arm has a turn."
+)
+@click.option("--seconds", default=4.0, show_default=True, type=click.FloatRange(0.5, 60), help="Counted in each turn.")
+@click.option("--only", multiple=True, type=click.Choice(node_bench.ARMS), help="Only this arm; may be repeated.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+def node(*, rounds: int, seconds: float, only: tuple[str, ...], as_json: bool) -> None:
+    """Compare the node with what its machine can do without HTTP, a naive server, LitServe and mosec.
+
+    LitServe and mosec are installed into environments of their own, once. About six minutes.
+
+    \b
+    Example:
+      twostep bench node --json
+      twostep bench node --rounds 3 --only bare_fastest --only node_auto
+    """
+    arms = [arm for arm in node_bench.ARMS if not only or arm in only]
+    effort = node_bench.Effort(rounds=rounds, seconds=seconds, arms=arms)
+    result = asyncio.run(node_bench.run(effort, lambda words: click.echo(f"... {words}", err=True)))
+    click.echo(json.dumps(result) if as_json else standing.as_text(result))
 
 
 def as_text(result: dict[str, Any]) -> str:
