@@ -290,7 +290,10 @@ class Batcher:
 
     def _timed(self, batch: Tensors) -> tuple[Tensors, float]:
         started = self._clock.monotonic()
-        outputs = self._runtime.run(batch)
+        try:
+            outputs = self._runtime.run(batch)
+        except SystemExit as error:  # it would end the runner, and nobody would be answered
+            raise RuntimeError("the model called sys.exit") from error
         return outputs, self._clock.monotonic() - started
 
 

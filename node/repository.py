@@ -295,7 +295,7 @@ class Repository:
                 raise
         except (NodeError, asyncio.CancelledError):
             raise
-        except Exception as error:  # files that go away meanwhile, memory that is not there, a runtime's own faults
+        except (Exception, SystemExit) as error:  # files that go away, memory that is not there, a model that exits
             why = next(iter(str(error).splitlines()), "")[:200]
             raise ModelError(f"{source.path} cannot be loaded: {type(error).__name__} {why}".rstrip()) from error
         await asyncio.to_thread(settle_memory)

@@ -296,6 +296,7 @@ class TestRefusal:
             (MemoryError("no room\nfor it"), r"model\.keras cannot be loaded: MemoryError no room$"),
             (FileNotFoundError(2, "gone", "weights"), "FileNotFoundError .*gone"),
             (ZeroDivisionError(), r"cannot be loaded: ZeroDivisionError$"),
+            (SystemExit(3), r"cannot be loaded: SystemExit 3$"),
         ],
     )
     async def test_whatever_a_runtime_raises_is_a_refusal_of_one_line(self, make, digits, opener, error, expected):

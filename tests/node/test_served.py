@@ -205,6 +205,16 @@ class TestWarming:
         assert len(shared.decoders._pool._threads) > 0
 
 
+async def test_a_model_that_exits_fails_its_request_and_the_next_is_answered(make, clock):
+    runtime = Tensors()
+    served = make(runtime)
+    runtime.error = SystemExit(3)
+    with pytest.raises(InternalError):
+        await served.infer(rows(1), ticket(clock))
+    runtime.error = None
+    assert len((await served.infer(rows(1), ticket(clock)))["sum"]) == 1
+
+
 class TestLargeRequests:
     async def test_pieces_are_no_larger_than_a_batch_and_come_back_in_order(self, make, clock):
         runtime = Tensors()
