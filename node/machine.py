@@ -27,15 +27,12 @@ def cores() -> int:
 
 
 def settle_memory() -> None:
-    """Give back what loading or unloading a model has left behind; takes a good part of a second.
+    """Give back what loading or unloading a model has left behind; takes tenths of a second.
 
     A model's own structures hold each other in circles, and glibc keeps the pages of what is freed: 700 MB after
-    loading a VGG16. What is alive now stays for long, so the collector is told not to look at it again: a sweep through
-    TensorFlow's third of a million objects holds the loop for tenths of a second.
+    loading a VGG16.
     """
-    gc.unfreeze()
     gc.collect()
-    gc.freeze()
     with contextlib.suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
 

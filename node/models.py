@@ -102,6 +102,8 @@ def fingerprint(folder: Path) -> str:
     """
     total = hashlib.sha256()
     for each in sorted(folder.rglob("*")):
+        if "__pycache__" in each.parts:  # written by a Python model when it loads
+            continue
         try:
             about = each.stat()
         except OSError:  # moved away between the listing and now: what the next look sees differs
@@ -186,7 +188,7 @@ def _on_disk(path: Path, version: int | None) -> ModelSource:
     if version is not None and version not in there:
         known = ", ".join(map(str, there)) or "none"
         raise ModelError(f"{path} has no version {version}; it has {known}")
-    return _in_version(_version_folder(path, version or there[-1]) if there else path)
+    return _in_version(_version_folder(path, there[-1] if version is None else version) if there else path)
 
 
 def _whole(path: Path) -> bool:

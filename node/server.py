@@ -5,13 +5,11 @@ is still being imported. The registry hears of the node only when it is warm.
 """
 
 import asyncio
-import contextlib
 import importlib.metadata
 import logging
 import random
 import threading
-from collections.abc import Callable, Coroutine, Mapping
-from pathlib import Path
+from collections.abc import Callable, Coroutine
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,11 +18,11 @@ from aiohttp import web
 from node import machine
 from node.access import Access
 from node.admission import Admission
+from node.aside import Aside
 from node.compute import Compute
 from node.config import NodeConfig
 from node.connections import Connections, Limits
 from node.decoding import Decoders
-from node.errors import Draining, NodeError, Overloaded
 from node.intake import Intake
 from node.lifecycle import Lifecycle, State, Step, drain, drain_order
 from node.listener import Listener, fit
@@ -44,7 +42,7 @@ from node.runtimes.select import open_runtime
 from node.served import Served, Shared
 from node.surface import ClientFaults, Spoken, Surface
 from node.tls import Certificates
-from node.versions import Watcher
+from node.versions import Following
 from registry.directory import Check, Directory, HttpCheck, Registration, TtlCheck
 from registry.timing import Clock, SystemClock
 
@@ -107,14 +105,15 @@ class NodeServer:
         self._membership = Membership(
             config.registry, self.metrics, clock=self._clock, rng=self._rng, directory=directory
         )
+        self._aside = Aside(
+            self.id, self.lifecycle, self.intake, self._membership, clock=self._clock, grace=config.drain_grace
+        )
         self._certificates = Certificates.from_files(config.tls_certificate, config.tls_key, config.tls_client_ca)
         self.connections = Connections(fit(Limits(most=config.max_connections, header_timeout=config.header_timeout)))
         self._registry_host = ""
         self._runner: web.AppRunner | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._hurry = asyncio.Event()
-        self._ending = False
-        self._stepping_aside: asyncio.Task[None] | None = None
         self._add_gauges()
 
     @property
@@ -137,9 +136,9 @@ class NodeServer:
         self._give_up.clear()
         await self._listen()
         self.lifecycle.to(State.LOADING)
-        watchers = self._watchers() if self._config.watch else {}
-        for watcher in watchers.values():  # before loading, so that what comes meanwhile counts as new
-            await asyncio.to_thread(watcher.start)
+        following = Following(self.repository, every=self._config.watch, clock=self._clock)
+        if self._config.watch:
+            await following.start()
         for name in self.repository.names:
             await self.repository.load(name)
         for name, label, version in self._config.labels:
@@ -149,12 +148,12 @@ class NodeServer:
         if self._config.register:
             self._registry_host = urlsplit(self._membership.connect()).hostname or ""
             await self._membership.join(self._registration())
-        if watchers:
-            self._keep(self._watch(watchers))
+        if self._config.watch:
+            self._keep(following.run())
 
     async def drain(self) -> None:
         """Leave in the order of ``lifecycle.drain_order``, losing no request; ends stopped."""
-        self._ending = True
+        self._aside.ending = True
         self._give_up.set()
         order = drain_order(grace=self._config.drain_grace, finish=self._config.drain_timeout)
         await drain(
@@ -181,6 +180,7 @@ class NodeServer:
         if started:
             self.lifecycle.to(State.DRAINING)
             self.intake.refusing = True
+        self._aside.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -241,7 +241,7 @@ class NodeServer:
             Control(self.intake),
             TensorFlowServing(self.intake),
             Description(version),
-            Admin(self.intake, drain=self._step_aside, undrain=self._come_back, state=self.snapshot),
+            Admin(self.intake, drain=self._aside.step, undrain=self._aside.back, state=self.snapshot),
         ]
         return Surface(self.id, self.lifecycle, self.intake, self.metrics, protocols, clock=self._clock, rng=self._rng)
 
@@ -281,28 +281,11 @@ class NodeServer:
         if self._membership.source:
             self._keep(self._membership.update(self._registration()))
 
-    def _watchers(self) -> dict[str, Watcher]:
-        return {
-            entry.name: Watcher(entry.model.path, entry.model.wanted)
-            for entry in self.repository.entries()
-            if isinstance(entry.model.path, Path)
-        }
-
-    async def _watch(self, watchers: Mapping[str, Watcher]) -> None:
-        """Look for new versions for ever; what cannot be served is logged, and what serves goes on."""
-        while True:
-            await self._clock.sleep(self._config.watch)
-            for name, watcher in watchers.items():
-                if among := await asyncio.to_thread(watcher.due):
-                    with contextlib.suppress(NodeError):  # logged where it was refused
-                        await self.repository.load(name, among=among)
-
-    def _keep(self, work: Coroutine[Any, Any, object]) -> asyncio.Task[Any]:
+    def _keep(self, work: Coroutine[Any, Any, object]) -> None:
         """Run something beside the requests until the node stops."""
         task: asyncio.Task[Any] = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return task
 
     def _address(self) -> str:
         return self._config.advertise or machine.advertised(self._config.host, self._registry_host)
@@ -313,32 +296,6 @@ class NodeServer:
     async def _refuse(self) -> None:
         self.intake.refusing = True
 
-    async def _step_aside(self, reason: str) -> None:
-        """Drain without ending: out of service now, refusing after the grace. Raises ``Overloaded`` while it loads."""
-        if self.lifecycle.leaving:
-            return
-        if not self.lifecycle.ready:
-            raise Overloaded(f"{self.id} is still {self.lifecycle.state}; drain it when it serves")
-        self.lifecycle.to(State.DRAINING)
-        await self._membership.out_of_service(reason or "drained by an operator")
-        self._stepping_aside = self._keep(self._refuse_later())
-
-    async def _refuse_later(self) -> None:
-        await self._clock.sleep(self._config.drain_grace)
-        if self.lifecycle.leaving:  # not called back meanwhile
-            await self._refuse()
-
-    async def _come_back(self) -> None:
-        """Undo ``_step_aside``. Raises ``Draining`` when the node is ending."""
-        if self._ending:
-            raise Draining(f"{self.id} is stopping and cannot be called back; start another")
-        if self._stepping_aside is not None:
-            self._stepping_aside.cancel()  # the next time it is drained it has the whole grace again
-        self.lifecycle.back()
-        if self.lifecycle.ready:
-            self.intake.refusing = False
-            await self._membership.in_service()
-
     def _add_gauges(self) -> None:
         gauge, life = self.metrics.gauge, self.lifecycle
         gauge("node_inflight_requests", "Requests inside now.", lambda: self.admission.requests)
@@ -347,8 +304,11 @@ class NodeServer:
         self.metrics.counter(
             "node_connections_ended", "Connections turned away or ended early.", "reason", self.connections.counts
         )
-        gauge("node_ready", "1 while new work is welcome.", lambda: float(life.ready))
+        gauge("node_ready", "1 while new work is welcome.", self._ready)
         gauge("node_draining", "1 while it is leaving.", lambda: float(life.leaving))
+
+    def _ready(self) -> float:
+        return float(self.lifecycle.ready and bool(self.repository.serving()))
 
     def _depth(self) -> float:
         return sum(served.batcher.depth for served in self.repository.serving())

@@ -164,6 +164,8 @@ class Surface:
             raise Draining(f"{self._node} is {self._lifecycle.state}")
         if not self._lifecycle.ready:
             raise Overloaded(f"{self._node} is {self._lifecycle.state}")
+        if not self._intake.repository.serving():  # unloaded by an operator
+            raise Overloaded(f"{self._node} has no model loaded")
         return self._json(200, {"status": "ready", "node": self._node})
 
     async def _load(self, request: web.Request) -> web.Response:

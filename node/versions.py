@@ -7,12 +7,16 @@ says when to look there again, and at which. A version that has gone from the di
 replaces it.
 """
 
+import asyncio
+import contextlib
 import logging
 from collections.abc import Collection
 from pathlib import Path
 
+from node.errors import NodeError
 from node.models import fingerprint
-from node.repository import Wanted
+from node.repository import Repository, Wanted
+from registry.timing import Clock
 
 log = logging.getLogger(__name__)
 
@@ -60,3 +64,31 @@ class Watcher:
                 log.warning("new versions cannot be looked for: %s", error)
         self._trouble = trouble
         return found
+
+
+class Following:
+    """Looks at the folder of every model of a repository each ``every`` seconds, and has new versions loaded."""
+
+    def __init__(self, repository: Repository, *, every: float, clock: Clock) -> None:
+        self._repository = repository
+        self._every = every
+        self._clock = clock
+        self._watchers = {
+            entry.name: Watcher(entry.model.path, entry.model.wanted)
+            for entry in repository.entries()
+            if isinstance(entry.model.path, Path)
+        }
+
+    async def start(self) -> None:
+        """Take what is there now as known; before the models are loaded."""
+        for watcher in self._watchers.values():
+            await asyncio.to_thread(watcher.start)
+
+    async def run(self) -> None:
+        """Look for new versions for ever; what cannot be served is logged, and what serves goes on."""
+        while True:
+            await self._clock.sleep(self._every)
+            for name, watcher in self._watchers.items():
+                if among := await asyncio.to_thread(watcher.due):
+                    with contextlib.suppress(NodeError):  # logged where it was refused
+                        await self._repository.load(name, among=among)

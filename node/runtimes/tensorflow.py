@@ -8,6 +8,7 @@ word for. Outputs without a batch dimension (a running mean, a version number) a
 """
 
 import functools
+import gc
 import logging
 import os
 import re
@@ -51,6 +52,9 @@ def tensorflow() -> tuple[Any, Any]:
                 tf.config.experimental.set_memory_growth(device, True)
         except RuntimeError as error:  # somebody used TensorFlow before us; it works all the same
             log.debug("TensorFlow's settings stay as they are: %s", error)
+    # A third of a million objects that stay for ever: without them a sweep of the collector, which holds the loop,
+    # takes a tenth of the time (measured: 35 ms instead of 300).
+    gc.freeze()
     return tf, keras
 
 

@@ -205,12 +205,12 @@ async def test_the_registry_hears_of_the_new_version(make, model, directory, unt
 
 async def test_a_swap_does_not_bring_a_drained_node_back(make, model, directory):
     node = await make()
-    await node._step_aside("an operator says so")
+    await node._aside.step("an operator says so")
     add_version(model, 2)
     await node.repository.load()
     await asyncio.gather(*node._tasks)
     assert (await directory.lookup("digits")).instances == ()
-    await node._come_back()
+    await node._aside.back()
     (instance,) = (await directory.lookup("digits")).instances
     assert instance.version == "2"
 

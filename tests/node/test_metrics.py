@@ -226,9 +226,9 @@ async def test_ready_and_draining_follow_the_nodes_life(make_node, scrape, runti
     runtime.gate.set()
     await starting
     await look()
-    await node._step_aside("")
+    await node._aside.step("")
     await look()
-    await node._come_back()
+    await node._aside.back()
     await look()
     assert seen == [(0, 0), (1, 0), (0, 1), (1, 0)]
 
@@ -261,7 +261,7 @@ async def test_what_cannot_be_loaded_is_counted(node, model, scrape):
 
 async def test_failed_calls_to_the_registry_are_counted(node, directory, scrape, until):
     directory.fail()
-    await node._step_aside("")
+    await node._aside.step("")
     assert samples(await scrape(node))[("node_registry_sync_failures_total",)] >= 1
     directory.heal()
 
