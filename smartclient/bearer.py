@@ -60,6 +60,9 @@ class Bearer:
         """Take the token out of an error's words and of its causes': they may quote what was answered."""
         each: BaseException | None = error
         while each is not None:
-            each.args = tuple(self.hide(word) if isinstance(word, str) else word for word in each.args)
-            vars(each).update({name: self.hide(word) for name, word in vars(each).items() if isinstance(word, str)})
+            each.args = tuple(self._struck(word) for word in each.args)
+            vars(each).update({name: self._struck(value) for name, value in vars(each).items()})
             each = each.__cause__
+
+    def _struck(self, value: object) -> object:
+        return self.hide(value) if type(value) is str else value  # an enumeration's member is a str as well

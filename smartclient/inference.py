@@ -107,7 +107,9 @@ def encode(body: bytes, top: int, model: str = "", version: str = "") -> Request
     if not 1 <= top <= 100:
         raise BadOption(f"top={top} is out of range; ask for 1 to 100 classes")
     asked = {"top": top, "model": model, "version": version}
-    query = urlencode({name: value for name, value in asked.items() if value}, quote_via=quote, safe="")
+    query = urlencode(
+        {name: value for name, value in asked.items() if value}, quote_via=quote, safe="", errors="replace"
+    )
     return Request(method="POST", target=f"/classify?{query}", body=body)
 
 

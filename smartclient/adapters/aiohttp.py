@@ -40,8 +40,8 @@ from smartclient.options import ClientOptions
 class SmartConnector(aiohttp.TCPConnector):
     """A connector whose connections to ``http://SERVICE.service.consul/`` go to the service's nodes in turn.
 
-    ``registry`` as for ``AsyncSmartClient``, ``client``: its other options but ``token``, the policy being rotation: how
-    long a connection takes says nothing of a node's work. All else is ``TCPConnector``'s.
+    ``registry`` as for ``AsyncSmartClient``, ``client``: its other options but ``token``, the policy being rotation:
+    how long a connection takes says nothing of a node's work. All else is ``TCPConnector``'s.
     """
 
     def __init__(
@@ -79,8 +79,8 @@ class SmartMiddleware:
     """A client middleware that sends what is for ``http://SERVICE.service.consul/`` to the service's nodes.
 
     ``registry`` and options: those of ``AsyncSmartClient`` but ``token``; a call has its session's time, and
-    ``timeout`` if that is shorter. ``idempotent``: whether every request may be sent again; None goes by its method. For any number of
-    sessions in one event loop. Raises ``BadOption``.
+    ``timeout`` if that is shorter. ``idempotent``: whether every request may be sent again; None goes by its method.
+    For any number of sessions in one event loop. Raises ``BadOption``.
     """
 
     def __init__(

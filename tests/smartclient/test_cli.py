@@ -179,6 +179,10 @@ def test_help_shows_an_example() -> None:
     assert f"{', '.join(names())}. docs/policies.md" in said
     assert f"[default: {DEFAULT}]" in said
     assert "--hedge" in said
+    assert "--model NAME" in said
+    assert "--version V" in said
+    assert "the file TWOSTEP_NODE_TOKEN_FILE, or in TWOSTEP_NODE_TOKEN" in said
+    assert "TWOSTEP_CACERT" in said
 
 
 def test_ctrl_c_ends_it_cleanly_even_while_it_waits_for_a_path(served, folder: Path) -> None:

@@ -56,6 +56,62 @@ async def test_classify_many_reports_each_failure_and_goes_on(
     assert isinstance(results["nowhere.png"].error, BadInput)
 
 
+LACKING = Reply(status=404, body=b'{"error": "there is no model \'cats\' here", "reason": "not_found"}')
+
+
+async def test_a_model_and_a_version_may_be_named(client: AsyncSmartClient, transport: ScriptedTransport) -> None:
+    await client.classify(b"png", model="cats", version="2")
+    assert [each.result.label async for each in client.classify_many([b"a"], model="cats")] == ["7"]
+    targets = [each.request.target for each in transport.sent]
+    assert targets == ["/classify?top=5&model=cats&version=2", "/classify?top=5&model=cats"]
+
+
+async def test_where_one_node_lacks_the_model_another_is_asked(
+    client: AsyncSmartClient, transport: ScriptedTransport
+) -> None:
+    transport.script("127.0.0.1:9001", LACKING)
+    results = [await client.classify(b"png", version="2") for _ in range(10)]
+    assert {result.label for result in results} == {"7"}
+    assert sum(result.attempts for result in results) == len(transport.sent) > 10
+    endpoints = client.snapshot()["balancer"]["endpoints"]
+    assert [(each["state"], each["failed"]) for each in endpoints] == [("closed", 0)] * 2
+
+
+async def test_a_model_that_no_node_has_is_asked_of_each_once_and_told_with_their_names(
+    client: AsyncSmartClient, transport: ScriptedTransport
+) -> None:
+    for node in ("127.0.0.1:9001", "127.0.0.1:9002"):
+        transport.script(node, LACKING)
+    with pytest.raises(
+        BadInput, match=r"^digits-[12]: there is no model 'cats' here \(digits-[12]: HTTP 404"
+    ) as caught:
+        await client.classify(b"png", model="cats")
+    assert (caught.value.status, caught.value.reason) == (404, "not_found")
+    assert {each.endpoint for each in transport.sent} == {"127.0.0.1:9001", "127.0.0.1:9002"}
+    assert len(transport.sent) == 2
+
+
+async def test_a_404_for_no_model_in_particular_is_not_asked_about_again(
+    client: AsyncSmartClient, transport: ScriptedTransport
+) -> None:
+    for node in ("127.0.0.1:9001", "127.0.0.1:9002"):
+        transport.script(node, LACKING)
+    with pytest.raises(BadInput):
+        await client.classify(b"png")
+    assert (await client.get("/v2/models/cats")).status == 404
+    assert len(transport.sent) == 2
+
+
+async def test_asking_elsewhere_for_a_model_is_paid_from_the_budget_of_retries(clock: ManualClock) -> None:
+    transport = ScriptedTransport(clock, otherwise=LACKING)
+    directory = ScriptedDirectory([instance(number) for number in range(1, 9)])
+    async with AsyncSmartClient("digits", directory, transport=transport, clock=clock, attempts=2) as client:
+        for _ in range(200):
+            with pytest.raises(BadInput):
+                await client.classify(b"png", model="cats")
+    assert len(transport.sent) == 240, "a fifth more"
+
+
 async def test_a_request_carries_what_it_was_given(client: AsyncSmartClient, transport: ScriptedTransport) -> None:
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     await client.post("things", json={"a": 1}, params={"q": "a b", "n": 2}, headers={"traceparent": trace})

@@ -6,7 +6,16 @@ import pytest
 from multidict import CIMultiDict
 
 from smartclient.call import Done
-from smartclient.errors import Attempt, BadAnswer, BadInput, BadOption, CallFailed, ClientError, DeadlineExceeded
+from smartclient.errors import (
+    AccessDenied,
+    Attempt,
+    BadAnswer,
+    BadInput,
+    BadOption,
+    CallFailed,
+    ClientError,
+    DeadlineExceeded,
+)
 from smartclient.inference import decode, encode, read
 from smartclient.testing import classified, endpoints
 from smartclient.transport import Answer
@@ -53,6 +62,19 @@ async def test_what_cannot_be_read_is_told_with_its_name(tmp_path: Path) -> None
 def test_the_request_is_the_raw_image_and_how_many_classes() -> None:
     request = encode(b"png", 3)
     assert (request.method, request.target, request.body) == ("POST", "/classify?top=3", b"png")
+
+
+@pytest.mark.parametrize(
+    ("model", "version", "query"),
+    [
+        ("cats", "", "top=5&model=cats"),
+        ("", "2", "top=5&version=2"),
+        ("\udcff", "", "top=5&model=%3F"),  # a byte of a command line that is no text
+        ("cats & dogs/é+?#%", "v=1", "top=5&model=cats%20%26%20dogs%2F%C3%A9%2B%3F%23%25&version=v%3D1"),
+    ],
+)
+def test_a_model_and_a_version_are_asked_for_by_name(model: str, version: str, query: str) -> None:
+    assert encode(b"png", 5, model, version).target == f"/classify?{query}"
 
 
 @pytest.mark.parametrize("top", [0, 101])
@@ -105,6 +127,24 @@ def test_the_nodes_refusal_of_an_input_is_passed_on_in_its_words(status: int, re
     assert str(error) == "digits-a1b2: not an image"
     assert (error.status, error.reason, error.node) == (status, reason, "digits-a1b2")
     assert not error.retryable
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_node_that_lets_nobody_in_says_what_to_set(status: int) -> None:
+    error = refused({"error": "no token", "reason": "unauthorized"}, status)
+    assert isinstance(error, AccessDenied)
+    assert (
+        str(error) == "digits-1 refuses access: no token; set TWOSTEP_NODE_TOKEN_FILE to a file with a token it takes"
+    )
+    assert (error.status, error.reason, error.node, error.retryable) == (status, "unauthorized", "digits-1", False)
+    assert str(refused(b"", status)).startswith(f"digits-1 refuses access: HTTP {status}; set ")
+
+
+def test_a_model_that_is_not_there_names_the_nodes_asked() -> None:
+    error = refused({"error": "there is no model 'cats' here", "reason": "not_found", "node": "digits-a1b2"}, 404)
+    assert isinstance(error, BadInput)
+    assert str(error) == "digits-a1b2: there is no model 'cats' here (digits-9: connection refused after 1 ms)"
+    assert (error.status, error.reason) == (404, "not_found")
 
 
 def test_a_server_without_that_path_is_another_kind_of_server() -> None:

@@ -40,6 +40,20 @@ async def test_a_sole_array_has_the_name_of_the_models_metadata_until_a_node_ref
     assert all(b'"name":"pixels"' in each.request.body for each in transport.sent if each.request.method == "POST")
 
 
+async def test_a_model_one_node_lacks_is_asked_of_another_unless_part_of_a_sequence(clock, transport) -> None:
+    transport.script(f"{ONE.address}:{ONE.port}", Reply(status=404, body=b'{"error": "no version 2"}'))
+    directory = ScriptedDirectory([ONE, TWO])
+    async with AsyncSmartClient("digits", directory, transport=transport, clock=clock, policy="rotation") as client:
+        assert (await client.predict({"x": np.zeros(1)}, version="2")).attempts == 2
+        outcomes = []
+        for _ in range(2):
+            try:
+                outcomes.append((await client.predict({"x": np.zeros(1)}, parameters={"sequence_id": 7})).attempts)
+            except BadInput as error:
+                outcomes.append(error.status)
+    assert sorted(outcomes) == [1, 404]
+
+
 async def test_an_inference_is_tried_on_another_node_but_not_in_the_middle_of_a_sequence(clock, transport) -> None:
     for node in (ONE, TWO):
         transport.script(f"{node.address}:{node.port}", Reply(status=500))
