@@ -26,7 +26,9 @@ REJECTED = {
 class ModelMetrics:
     """The metrics of one model, with its label filled in."""
 
-    def __init__(self, model: str, queue_seconds: Histogram, inference_seconds: Histogram, batch_size: Histogram) -> None:
+    def __init__(
+        self, model: str, queue_seconds: Histogram, inference_seconds: Histogram, batch_size: Histogram
+    ) -> None:
         self.queue_seconds = queue_seconds.labels(model)
         self._inference_seconds = inference_seconds.labels(model)
         self._batch_size = batch_size.labels(model)
@@ -53,7 +55,9 @@ class Metrics:
             self._rejected.labels(word)
         self.request_seconds = self._histogram("node_request_duration_seconds", "From headers read to answer made.")
         self.decode_seconds = self._histogram("node_decode_seconds", "Decoding one image.")
-        self._queue_seconds = self._histogram("node_queue_wait_seconds", "From decoded to the start of its batch.", "model")
+        self._queue_seconds = self._histogram(
+            "node_queue_wait_seconds", "From decoded to the start of its batch.", "model"
+        )
         self._inference_seconds = self._histogram("node_inference_seconds", "Running one batch.", "model")
         self._batch_size = Histogram(
             "node_batch_size", "Rows in one batch.", ("model",), registry=self._collector, buckets=SIZES
@@ -61,9 +65,7 @@ class Metrics:
         self.sync_failures = self._counter("node_registry_sync_failures", "Failed calls to the registry.")
         self._load_seconds = self._labelled("node_model_load_seconds", "Loading and warming a version.")
         self._info = self._labelled("node_model_info", "The versions served; always 1.", "runtime")
-        self._load_failures = self._counter(
-            "node_model_load_failures", "Versions that could not be loaded.", "model"
-        )
+        self._load_failures = self._counter("node_model_load_failures", "Versions that could not be loaded.", "model")
 
     def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
         """Add a gauge that calls ``read`` whenever the metrics are asked for."""
