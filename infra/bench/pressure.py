@@ -60,6 +60,16 @@ class Form(msgspec.Struct, frozen=True):
     after: bytes
     read: Callable[[bytes], Prediction]
 
+    def prediction(self, body: bytes) -> Prediction:
+        """What an answer's body says. Raises ``Failed`` for what names no class, or a score that cannot be."""
+        try:
+            found = self.read(body)
+        except (msgspec.MsgspecError, IndexError) as error:
+            raise Failed(f"{error}: {body[:100].decode(errors='replace')}") from error
+        if not (0 <= found.index < CLASSES and 0 < found.score <= 1):
+            raise Failed(f"no class of {CLASSES}, or no score from 0 to 1: {found}")
+        return found
+
     def body(self, image: bytes) -> bytes:
         """The image as the server wants it."""
         return self.before + image + self.after
@@ -196,14 +206,13 @@ class Pressure:
                 self._selector.modify(each.socket, _READ, each)
             if events & selectors.EVENT_READ and (body := each.receive()) is not None:
                 now = time.monotonic()
-                found = self._form.read(body)
-                check(found)
+                found = self._form.prediction(body)
                 self._tally.answered(now, each.sent_at, first=each.first, own=found.index == each.image)
                 self._asking.discard(each)
                 each.first = False
                 self._ask(each, now)
-        except (Failed, msgspec.MsgspecError, IndexError) as error:
-            self._failed(each, str(error) or type(error).__name__)
+        except Failed as error:
+            self._failed(each, str(error))
 
     def _failed(self, each: Connection, what: str) -> None:
         self._tally.failure(what)
@@ -217,12 +226,6 @@ class Pressure:
 def images(folder: Path) -> list[Path]:
     """The JPEGs of a folder; the n-th is of class n."""
     return sorted(folder.glob("*.jpg"))
-
-
-def check(found: Prediction) -> None:
-    """Raise ``Failed`` for a class or a score that cannot be."""
-    if not (0 <= found.index < CLASSES and 0 < found.score <= 1):
-        raise Failed(f"no class of {CLASSES}, or no score from 0 to 1: {found}")
 
 
 def main(folder: Path) -> None:
