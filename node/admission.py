@@ -3,7 +3,9 @@
 Asked twice. Before the body is read, ``enter`` looks at how many requests and how many bytes the node holds already;
 after decoding, ``check_wait`` compares the predicted wait with the limit and with the request's own deadline. What is
 refused here costs nothing and is answered at once, so that the client can try another node. ``RequestError`` says what
-to do. Numbers: 512 requests and 512 MiB keep the memory of a node bounded whatever is sent.
+to do. Numbers: 64 MiB of bodies at once are one of the largest size the node takes by default, or 200 photos that wait
+to be decoded; with the 200 MB that ``decoding`` may hold they keep a node within 300 MB of its idle memory, whatever is
+sent. Small bodies find a little room besides, so that a few large ones, slow to arrive, cannot keep everybody out.
 """
 
 import asyncio
@@ -12,7 +14,9 @@ import math
 from node.errors import DeadlineExceeded, Overloaded
 
 MAX_REQUESTS = 512
-MAX_BYTES = 512 * 1024 * 1024
+MAX_BYTES = 64 * 1024 * 1024
+_SMALL = 256 * 1024
+_RESERVE = 8 * 1024 * 1024
 
 
 def retry_after(wait: float, limit: float) -> int:
@@ -39,15 +43,16 @@ class Admission:
         self.requests += 1
         self._idle.clear()
 
-    def check_bytes(self, size: int) -> None:
-        """Raise ``Overloaded`` where there is no room for ``size`` more bytes of body."""
-        if self.bytes + size > self._max_bytes:
+    def check_bytes(self, size: int, *, of: int) -> None:
+        """Raise ``Overloaded`` where there is no room for ``size`` more bytes of a body of (so far) ``of`` in all."""
+        room = self._max_bytes + (_RESERVE if of <= _SMALL else 0)
+        if self.bytes + size > room:
             mebibytes = self.bytes / 2**20
-            raise Overloaded(f"this node holds {mebibytes:.0f} MiB of images already; try another or come back")
+            raise Overloaded(f"this node holds {mebibytes:.0f} MiB of requests already; try another or come back")
 
-    def hold(self, size: int) -> None:
-        """Count in ``size`` bytes of body that have arrived. Raises ``Overloaded``."""
-        self.check_bytes(size)
+    def hold(self, size: int, *, of: int) -> None:
+        """Count in ``size`` bytes of a body that have arrived, see ``check_bytes``. Raises ``Overloaded``."""
+        self.check_bytes(size, of=of)
         self.bytes += size
 
     def release(self, size: int) -> None:

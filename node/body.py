@@ -8,14 +8,16 @@ sending little keeps nobody out. aiohttp undoes gzip and deflate; anything else 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any, cast
 
-from aiohttp import BodyPartReader, web
+from aiohttp import BodyPartReader, MultipartReader, StreamReader, web
 from aiohttp.http_exceptions import BadHttpMessage
 
 from node.admission import Admission
 from node.errors import BadRequest, BodyTooLarge, MalformedBody, SlowBody, Unsupported
 
 _CHUNK = 256 * 1024
+_MOST_LINES = 10_000  # of a form's own: boundaries and headers, half a dozen a part
 _ENCODINGS = ("", "identity", "gzip", "deflate")
 
 
@@ -51,7 +53,7 @@ class Body:
         encoding = self._request.headers.get("Content-Encoding", "").lower()
         if encoding not in _ENCODINGS:
             raise Unsupported(f"Content-Encoding {encoding!r} is not read here; send the body as it is, or gzip")
-        self._admission.check_bytes(length or 0)
+        self._admission.check_bytes(length or 0, of=length or 0)
 
     async def whole(self) -> bytearray:
         """Read it to its end."""
@@ -68,7 +70,8 @@ class Body:
     async def files(self) -> AsyncIterator[tuple[str, bytearray]]:
         """Read the files of a form one by one, with their names; plain form fields are left out."""
         try:
-            reader = await self._request.multipart()
+            lines = cast("StreamReader", _Lines(self._request.content))
+            reader = MultipartReader(self._request.headers, lines)
             while (part := await reader.next()) is not None:
                 self._count()
                 if not isinstance(part, BodyPartReader):
@@ -103,7 +106,7 @@ class Body:
         arrived = self._request.content.total_bytes
         if arrived > self._most:
             raise self._too_large()
-        self._admission.hold(arrived - self._held)
+        self._admission.hold(arrived - self._held, of=arrived)
         self._held = arrived
 
     def _malformed(self, error: web.RequestPayloadError) -> MalformedBody:
@@ -112,3 +115,21 @@ class Body:
 
     def _too_large(self) -> BodyTooLarge:
         return BodyTooLarge(f"the body is larger than the {self._most / 2**20:g} MiB this node takes")
+
+
+class _Lines:
+    """A stream for aiohttp's reader of forms, which would look for a boundary through millions of empty lines."""
+
+    def __init__(self, content: StreamReader) -> None:
+        self._content = content
+        self._left = _MOST_LINES
+
+    async def readline(self, **options: Any) -> bytes:
+        """See ``StreamReader``. Raises ``BadRequest`` for too many."""
+        self._left -= 1
+        if self._left < 0:
+            raise BadRequest(f"the form has more than {_MOST_LINES:,} lines besides its files")
+        return await self._content.readline(**options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._content, name)

@@ -26,11 +26,11 @@ T = TypeVar("T")
 # bound on bytes is for the header: nothing hidden in 4 KiB takes long to parse.
 _TINY_BYTES = 4096
 _TINY_PIXELS = 64 * 64
-# What large pictures may hold together: the largest that is let in, at Pillow's four bytes a pixel, and its rows.
-MEMORY = 4 * MAX_PIXELS + 16 * 1024 * 1024
+# What large pictures may hold together: the largest that is let in, at Pillow's four bytes a pixel, and a bit.
+MEMORY = 4 * MAX_PIXELS + 8 * 1024 * 1024
 # Up to so many bytes a picture counts as small; each thread holds one of them besides, but not more than a quarter in
 # all. A phone's photo, a JPEG, is one of them: it is decoded at a fraction of its size.
-_SMALL = 8 * 1024 * 1024
+_SMALL = 4 * 1024 * 1024
 _PART = 4
 # Weight of the newest decode in the running mean that predicts the wait.
 _NEWEST = 0.1
@@ -70,7 +70,12 @@ class Decoders:
         # A thread cannot be called back: it is waited for here even when nobody waits for its picture any more.
         work = asyncio.ensure_future(self._in_threads(data, wanted, ticket))
         work.add_done_callback(_heard)
-        return await asyncio.shield(work)
+        try:
+            return await asyncio.shield(work)
+        finally:
+            del (
+                work
+            )  # its error would keep this frame, this frame its error, and both the file, until they are collected
 
     async def warm(self, data: bytes, wanted: Preprocessing) -> None:
         """Decode ``data`` once in every thread."""

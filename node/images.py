@@ -22,7 +22,7 @@ from node.tensors import Array
 try:
     import numpy as np
     from numpy.typing import NDArray
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 except ImportError as error:
     raise MissingExtra(str(error.name), "node") from error
 
@@ -158,16 +158,17 @@ class Picture:
 
         Orientation from EXIF is applied; transparency is laid on white, as browsers do; of 16 bits the upper 8 count.
         """
-        file = self._file
+        damage = ""
         try:
-            with Image.open(opened(file.parts), formats=(file.format,)) as image:
-                if image.size != (file.width, file.height):
-                    raise BadImage(f"the {file.format} image is damaged: it states two sizes")
-                picture = _render(image, file, wanted)
-        except (BadImage, MemoryError):
+            picture = _decoded(self._file, wanted)
+        except MemoryError:
             raise
-        except Exception as error:  # Pillow's readers raise whatever the bytes provoke
-            raise BadImage(f"the {file.format} image is damaged: {_first_line(error)}") from error
+        except UnidentifiedImageError:
+            damage = "its header makes no sense"
+        except Exception as error:  # noqa: BLE001 - Pillow's readers raise whatever the bytes provoke
+            damage = _first_line(error)
+        if damage:  # raised out here, or the error's traceback would keep all pixels of a large picture
+            raise BadImage(f"the {self._file.format} image is damaged: {damage}")
         return wanted.arrange(np.asarray(picture, dtype=np.uint8).reshape(wanted.height, wanted.width, wanted.channels))
 
 
@@ -197,9 +198,12 @@ def _scale(file: File, size: tuple[int, int]) -> int:
     return next((scale for scale in (8, 4, 2) if room >= scale), 1)
 
 
-def _render(image: Image.Image, file: File, wanted: Preprocessing) -> Image.Image:
-    """Decode and bring to the size and colours wanted, upright."""
+def _decoded(file: File, wanted: Preprocessing) -> Image.Image:
+    """Decode and bring to the size and colours wanted, upright. Raises whatever Pillow does."""
     size = _stored(file, wanted)
+    image: Image.Image = Image.open(opened(file.parts), formats=(file.format,))
+    if image.size != (file.width, file.height):
+        raise ValueError("it states two sizes")
     if file.scalable:
         image.draft(wanted.colour.value, size)
     image.load()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from prometheus_client import disable_created_metrics
 
 from node.config import NodeConfig
+from node.machine import bound_heap
 from node.server import NodeServer
 
 
@@ -19,6 +20,7 @@ async def serve(config: NodeConfig, *, announce: Callable[[NodeServer], None] | 
     Raises what ``NodeServer`` and ``NodeServer.start`` raise.
     """
     disable_created_metrics()  # type: ignore[no-untyped-call] # a second series of every counter, for nobody
+    bound_heap()
     node = NodeServer(config)
     loop = asyncio.get_running_loop()
     leave = asyncio.Event()

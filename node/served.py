@@ -27,6 +27,7 @@ from node.runtimes.base import Runtime, Signature
 from node.tally import Tally
 from node.tensors import Array, Tensors, rows
 from node.ticket import Ticket
+from node.together import end_all
 from registry.timing import Clock
 
 log = logging.getLogger(__name__)
@@ -114,7 +115,7 @@ class Served:
             raise EmptyBody("there is no image: the body is empty")
         self.batcher.arriving += 1
         try:
-            array, seconds = await self._shared.decoders.decode(data, self.preprocessing)
+            array, seconds = await self._shared.decoders.decode(data, self.preprocessing, ticket)
         finally:
             self.batcher.arriving -= 1
         self._shared.metrics.decode_seconds.observe(seconds)
@@ -134,9 +135,7 @@ class Served:
         try:
             outputs = await asyncio.gather(*pieces)
         finally:
-            for piece in pieces:
-                piece.cancel()
-            await asyncio.gather(*pieces, return_exceptions=True)
+            await end_all(pieces)
         return {name: np.concatenate([each[name] for each in outputs]) for name in outputs[0]}
 
     async def classify(self, data: bytes | bytearray, ticket: Ticket) -> Array:
@@ -145,6 +144,7 @@ class Served:
         if wanted is None:
             raise BadRequest(f"{self.name} gives no scores; ask for its tensors: POST /v2/models/{self.name}/infer")
         image = await self.decode(data, ticket)
+        del data  # it may be large, and the queue long
         scores: Array = (await self.infer({self.signature.inputs[0].name: image}, ticket))[wanted.name][0]
         if not np.isfinite(scores).all():
             raise InternalError("the model answered with something that is not a number")

@@ -17,7 +17,7 @@ from aiohttp import web
 
 from node import machine
 from node.access import Access
-from node.admission import Admission
+from node.admission import MAX_BYTES, Admission
 from node.aside import Aside
 from node.compute import Compute
 from node.config import NodeConfig
@@ -72,7 +72,7 @@ class NodeServer:
         self._rng = rng or random.Random()
         self._config = config
         self.metrics = Metrics()
-        self.admission = Admission(limit=config.queue_limit)
+        self.admission = Admission(limit=config.queue_limit, max_bytes=max(MAX_BYTES, config.max_body))
         self._compute = Compute(self._clock)
         self._decoders = Decoders(self._clock)
         self._shared = Shared(

@@ -66,10 +66,10 @@ def read(data: Data) -> File:
         if marker in _ALONE:
             continue
         end = at + int.from_bytes(view[at : at + 2], "big")
-        if marker == _END or end < at + 3 or end > len(data):
+        if marker == _END or end < at + 2 or end > len(data):
             raise damaged("JPEG", "it ends before its picture")
         if marker == _SCAN:
-            if frame is None:
+            if frame is None or end < at + 3:
                 raise damaged("JPEG", "a scan comes before its frame")
             return _picture(data, at - 2, kept, frame, upright or UPRIGHT)
         if marker in _FRAMES:

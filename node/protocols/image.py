@@ -23,6 +23,7 @@ from node.intake import Intake, Visit
 from node.metrics import Metrics
 from node.served import Prediction, Served
 from node.tensors import Array
+from node.together import end_all
 
 PATH = "/classify"
 DEFAULT_TOP = 5
@@ -96,8 +97,7 @@ async def classify(request: web.Request, model: Served, visit: Visit, *, node: s
             raise Unsupported(f"{request.content_type} is not read here; send multipart/form-data or the image itself")
         results = await _form(model, visit, count)
     else:
-        data = await visit.body.whole()
-        results = [_result(model, "", await model.classify(data, visit.ticket), count)]
+        results = [_result(model, "", await model.classify(await visit.body.whole(), visit.ticket), count)]
     return Answer(model.name, model.version, node, results)
 
 
@@ -115,15 +115,22 @@ async def _form(model: Served, visit: Visit, count: int) -> list[Result]:
             raise EmptyBody("there is no file in the form; send one part for each image")
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    for outcome in outcomes:
-        if isinstance(outcome, BaseException) and not isinstance(outcome, _OF_ONE_IMAGE):
-            raise outcome
+        await end_all(tasks)
+    try:
+        return _results(model, names, outcomes, count)
+    finally:
+        outcomes.clear()  # see ``end_all``
+
+
+def _results(model: Served, names: list[str], outcomes: list[Array | BaseException], count: int) -> list[Result]:
+    """What became of each image; raises what concerns the whole request, or that not one was answered."""
+    fatal = [each for each in outcomes if isinstance(each, BaseException) and not isinstance(each, _OF_ONE_IMAGE)]
+    if fatal:
+        raise fatal.pop()
     results = [_result(model, name, outcome, count) for name, outcome in zip(names, outcomes, strict=True)]
     if all(result.error is not None for result in results):
-        raise next((each for each in outcomes if isinstance(each, InternalError)), None) or AllFailed(results)
+        internal = [each for each in outcomes if isinstance(each, InternalError)]
+        raise internal.pop() if internal else AllFailed(results)
     return results
 
 

@@ -21,6 +21,7 @@ from node.runtimes.base import Signature
 from node.served import Served
 from node.tensors import Tensors, TensorSpec, rows
 from node.ticket import Ticket
+from node.together import end_all
 
 # Rows of one request: some hundred batches, whose wait is known before the first begins.
 MOST_ROWS = 4096
@@ -151,9 +152,7 @@ async def _pictures(model: Served, files: list[bytes], ticket: Ticket) -> Tensor
     try:
         parts = await asyncio.gather(*tasks)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_all(tasks)
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
