@@ -23,9 +23,10 @@ import numpy as np
 from infra.bench.closed import Outcome, Tally, Turn
 from infra.bench.pressure import images
 from infra.bench.rivals.frozen import SIDE, load
-from node.images import Preprocessing, decode
+from node.images import decode
 from node.machine import cores
 from node.models import locate
+from node.preprocessing import Preprocessing
 from node.runtimes.select import Choice, open_runtime
 from node.runtimes.select.opening import Selected
 from node.runtimes.tensorflow import tensorflow
