@@ -316,6 +316,11 @@ class Batch:
         """See ``Job``."""
         self._batcher.finished(self)
 
+    def abandon(self) -> None:
+        """See ``Job``."""
+        for item in self.items:
+            _fail(item, Draining("this node is stopping; ask another"))
+
 
 def _fail(item: Waiting, error: RequestError) -> None:
     if not item.future.done():

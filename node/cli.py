@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from node.server import NodeServer
     from node.training import Progress, Trained
 
+# Seconds a node that has stopped gives its threads to end.
+_LEAVE = 2.0
+
 
 @click.command()
 @click.argument("source", metavar="digits|FOLDER")
@@ -157,6 +160,7 @@ def node(**options: Any) -> None:
     """
     from node import settings
     from node.config import NodeConfig
+    from node.machine import end_within
     from node.run import serve
     from node.runtimes.select import Choice
 
@@ -198,7 +202,12 @@ def node(**options: Any) -> None:
         tls_key=options["tls_key"],
         tls_client_ca=options["tls_client_ca"],
     )
-    asyncio.run(serve(config, announce=_announce))
+
+    async def run() -> None:
+        await serve(config, announce=_announce)
+        end_within(_LEAVE)
+
+    asyncio.run(run())
 
 
 def _announce(server: "NodeServer") -> None:

@@ -9,7 +9,7 @@ one gets everything.
 import asyncio
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from node.load import BusyShare
 from registry.timing import Clock
@@ -53,6 +53,10 @@ class Job(Protocol):
         """Hand out the answers, in the loop."""
         ...
 
+    def abandon(self) -> None:
+        """Tell those who wait that no answer will come; ``execute`` may still be running."""
+        ...
+
 
 class Queue(Protocol):
     """What competes for the runner."""
@@ -81,6 +85,7 @@ class Compute:
         self._queues: list[Queue] = []
         self._share: FairShare[Queue] = FairShare()
         self._runner = ThreadPoolExecutor(1, thread_name_prefix="runner")
+        self._under_way: set[asyncio.Future[Any]] = set()
         self._running: Job | None = None
         self._started = 0.0
         self._scheduled = False
@@ -104,7 +109,7 @@ class Compute:
 
     async def call(self, work: Callable[[], T]) -> T:
         """Run something else in the runner's thread, between two batches; whatever it raises passes through."""
-        return await asyncio.get_running_loop().run_in_executor(self._runner, work)
+        return await self._in_runner(work)
 
     def wait(self, queue: Queue, own: float, one: float) -> float:
         """Seconds until work that stands behind ``own`` seconds of its queue's would start.
@@ -119,9 +124,25 @@ class Compute:
         return remaining + own + others
 
     async def close(self) -> None:
-        """Start nothing more; end when the present batch is through."""
+        """Start nothing more; end when the runner is through with what it has, which with a model that hangs is never.
+
+        Cancelling it leaves the runner's thread to itself.
+        """
         self._closed = True
-        await asyncio.get_running_loop().run_in_executor(None, self._runner.shutdown)
+        self._runner.shutdown(wait=False)
+        while self._under_way:
+            await asyncio.wait(self._under_way)
+
+    def abandon(self) -> None:
+        """Tell those whose batch is running that no answer will come."""
+        if self._running is not None:
+            self._running.abandon()
+
+    def _in_runner(self, work: Callable[[], T]) -> "asyncio.Future[T]":
+        future = asyncio.get_running_loop().run_in_executor(self._runner, work)
+        self._under_way.add(future)
+        future.add_done_callback(self._under_way.discard)
+        return future
 
     def _pump(self) -> None:
         self._scheduled = False
@@ -140,8 +161,7 @@ class Compute:
     def _start(self, queue: Queue, job: Job, now: float) -> None:
         self._running, self._started = job, now
         self.busy.turn(True, now)
-        running = asyncio.get_running_loop().run_in_executor(self._runner, job.execute)
-        running.add_done_callback(lambda _: self._finished(queue, job))
+        self._in_runner(job.execute).add_done_callback(lambda _: self._finished(queue, job))
 
     def _finished(self, queue: Queue, job: Job) -> None:
         now = self._clock.monotonic()

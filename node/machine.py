@@ -7,10 +7,14 @@ import contextlib
 import ctypes
 import errno
 import gc
+import logging
 import os
 import socket
+import threading
 
 from node.errors import NodeError, PortInUse
+
+log = logging.getLogger(__name__)
 
 # Connections the kernel holds while the loop is busy; Linux cuts it to net.core.somaxconn.
 BACKLOG = 1024
@@ -50,6 +54,22 @@ def settle_memory() -> None:
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def end_within(seconds: float) -> None:
+    """End this process with status 0 after so long, unless it has ended by then: Python waits for all threads for ever.
+
+    For a program that is done, and may have left a model behind that hangs, or one that is still loading.
+    """
+
+    def end() -> None:
+        log.warning("a thread has not come to its end within %g s; ending without it", seconds)
+        logging.shutdown()
+        os._exit(0)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -50,6 +50,8 @@ log = logging.getLogger(__name__)
 
 # How long cleanup waits for a handler, and again for its connection, in seconds.
 _CLEANUP = 1.0
+# How long stopping waits for the batch that runs.
+_LAST_BATCH = 2.0
 
 
 class NodeServer:
@@ -113,6 +115,7 @@ class NodeServer:
         self._registry_host = ""
         self._runner: web.AppRunner | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closing: asyncio.Future[None] | None = None
         self._hurry = asyncio.Event()
         self._add_gauges()
 
@@ -185,15 +188,27 @@ class NodeServer:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if started and self.lifecycle.state is not State.STOPPED:
-            await self.repository.close()
-            await self._compute.close()
-            self._decoders.close()
+            await self._close_models()
         runner, self._runner = self._runner, None
         if runner is not None:
             await runner.cleanup()
         await self._membership.leave()
         if started:
             self.lifecycle.to(State.STOPPED)
+
+    async def _close_models(self) -> None:
+        """Let the present batch end and free every model; one that does not come back is left behind."""
+        self._decoders.close()
+
+        async def close() -> None:
+            await self.repository.close()
+            await self._compute.close()
+
+        self._closing = self._closing or asyncio.ensure_future(close())
+        await asyncio.wait({self._closing}, timeout=_LAST_BATCH)
+        if not self._closing.done():
+            log.error("%s: the model has not come back within %g s; ending without it", self.id, _LAST_BATCH)
+            self._compute.abandon()
 
     def snapshot(self) -> dict[str, object]:
         """State, what is held, and every model."""
