@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node.errors import BadImage, TooLarge, TrainingError
-from node.images import Pixels, Preprocessing, decode
+from node.images import decode
 from node.machine import cores
+from node.preprocessing import Pixels, Preprocessing
 
 T = TypeVar("T")
 R = TypeVar("R")

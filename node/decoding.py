@@ -14,8 +14,9 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from node.errors import ClientGone, DeadlineExceeded, Draining, TooLarge
-from node.images import MAX_PIXELS, Picture, Preprocessing
+from node.images import MAX_PIXELS, Picture
 from node.machine import cores
+from node.preprocessing import Preprocessing
 from node.tensors import Array
 from node.ticket import Ticket
 from registry.timing import Clock

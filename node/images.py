@@ -1,34 +1,48 @@
 """Bytes to pixels: one array of the model's height, width and channels for each image.
 
-``Preprocessing`` is stored in the model folder, so that training and serving turn the same bytes into the same array.
-Pixels stay uint8 where the model scales them itself, as models trained here do; ``scale``, ``mean`` and ``std`` are for
-models from elsewhere that expect it done. A file is taken apart first (``imagefiles``): format, pixel count and what
-decoding will hold are known before a decoder sees it, and the decoder sees no metadata. Nothing is guessed: a truncated
+Pillow reads the files; what is done here is bounding what that costs. Only the header is read before format and pixel
+count are checked, and how much memory the decoder will hold is known before it begins. Nothing is guessed: a truncated
 file is refused (``LOAD_TRUNCATED_IMAGES`` stays False). The cap of 50 megapixels lets every phone's photo through. A
 large picture is held once, as it is decoded: it is flattened tile by tile and averaged down before anything else.
 """
 
 import io
-from enum import StrEnum
-from typing import Any
-
-import msgspec
+from typing import IO, Any, cast
 
 from node.errors import BadImage, MissingExtra, TooLarge
-from node.imagefiles.base import Data, File, opened
-from node.imagefiles.walk import walk
+from node.preprocessing import Colour, Fit, Pixels, Preprocessing
 from node.tensors import Array
 
 try:
     import numpy as np
-    from numpy.typing import NDArray
-    from PIL import Image, UnidentifiedImageError
+    from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 except ImportError as error:
     raise MissingExtra(str(error.name), "node") from error
 
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 MAX_PIXELS = 50_000_000
+# What a PNG's texts may unpack to, all of them; Pillow's own bound is 64 MiB.
+PngImagePlugin.MAX_TEXT_MEMORY = 4 * 1024 * 1024
 
-Pixels = NDArray[np.uint8]
+# Bytes that decoding holds of each pixel, at its peak (measured with 49 megapixels): Pillow keeps three channels in
+# four bytes, and libwebp's decoder of animations, which reads stills as well, keeps canvases of its own.
+_HELD = {"1": 1, "L": 1, "I;16": 2}
+_HELD_WEBP = 16
+# How often a library may read from a file, header and pixels: so many times, and once for so many bytes. A file made of
+# tiny pieces costs hundreds of times its size in memory, and seconds; those that programs write take far less.
+_READS = 2_000
+_BYTES_A_READ = 256
+# EXIF fits into one segment of a JPEG. Pillow joins any number of them, each time copying what it has.
+_EXIF = b"Exif\0\0"
+_MOST_EXIF = 64 * 1024
+_MOST_EXIFS = 16
+# Of each row a pointer, and of each column a few lines in work: little but for strange shapes.
+_ROW, _COLUMN = 8, 16
+# A picture of several scans is held whole as coefficients of two bytes, whatever size is asked for, and each scan goes
+# over all of them: a real progressive one has about ten.
+_COEFFICIENT = 2
+_SCAN = b"\xff\xda"
+_MOST_SCANS = 100
 Box = tuple[float, float, float, float]
 # Whole blocks of pixels are averaged down to this many times the size wanted, then a filter does the rest.
 _FINER = 2
@@ -50,130 +64,89 @@ _TURNS = {
 }
 
 
-class Colour(StrEnum):
-    """One channel of luminance, or three of red, green and blue."""
+class _File:
+    """The bytes of a file as Pillow reads one: without a copy of them all, and not in too small pieces."""
 
-    GREY = "L"
-    RGB = "RGB"
+    def __init__(self, data: bytes | bytearray) -> None:
+        self._data = memoryview(data)
+        self._at = 0
+        self._left = _READS + len(data) // _BYTES_A_READ
 
+    def read(self, size: int = -1) -> bytes:
+        """See ``io.RawIOBase``."""
+        self._left -= 1
+        if self._left < 0:
+            raise ValueError("it is made of too many pieces")
+        begin = self._at
+        self._at = len(self._data) if size < 0 else max(begin, min(begin + size, len(self._data)))
+        return bytes(self._data[begin : self._at])
 
-class Fit(StrEnum):
-    """How a picture meets the model's rectangle: stretched to it, or its centre cut out in the right proportion."""
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """See ``io.RawIOBase``."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: len(self._data)}[whence]
+        self._at = max(0, base + offset)
+        return self._at
 
-    STRETCH = "stretch"
-    CROP_CENTRE = "crop-centre"
+    def tell(self) -> int:
+        """See ``io.RawIOBase``."""
+        return self._at
 
-
-class Layout(StrEnum):
-    """The order of a picture's dimensions: channels last, as TensorFlow has it, or first, as PyTorch."""
-
-    NHWC = "nhwc"
-    NCHW = "nchw"
-
-
-class Resample(StrEnum):
-    """The filter for resizing, by Pillow's names."""
-
-    NEAREST = "nearest"
-    BILINEAR = "bilinear"
-    BICUBIC = "bicubic"
-    LANCZOS = "lanczos"
-
-
-class Preprocessing(msgspec.Struct, frozen=True, kw_only=True):
-    """What a picture becomes before the model sees it; sizes are in pixels.
-
-    A pixel of value x (0 to 255) in channel c becomes ``(x * scale - mean[c]) / std[c]``; empty: no mean, no division.
-    PyTorch's usual normalisation is ``scale`` 1/255 with its means and deviations.
-    """
-
-    height: int
-    width: int
-    colour: Colour = Colour.RGB
-    fit: Fit = Fit.STRETCH
-    resample: Resample = Resample.BILINEAR
-    layout: Layout = Layout.NHWC
-    scale: float = 1.0
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Raise ``ValueError`` for what makes no sense; msgspec says where in the file it stands."""
-        if self.height < 1 or self.width < 1:
-            raise ValueError(f"{self.height} x {self.width} is no size")
-        for name, values in (("mean", self.mean), ("std", self.std)):
-            if values and len(values) != self.channels:
-                raise ValueError(f"{name} has {len(values)} values for {self.channels} channels")
-        if 0 in self.std:
-            raise ValueError("std holds a zero")
-
-    @property
-    def channels(self) -> int:
-        """1 or 3."""
-        return 1 if self.colour is Colour.GREY else 3
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """The shape of the array, in its layout: (height, width, channels) or (channels, height, width)."""
-        if self.layout is Layout.NCHW:
-            return self.channels, self.height, self.width
-        return self.height, self.width, self.channels
-
-    def arrange(self, pixels: Pixels) -> Array:
-        """Return uint8 ``pixels`` (height, width, channels) as the model wants them: scaled float32, or untouched."""
-        array: Array = pixels
-        if self.scale != 1.0 or self.mean or self.std:
-            array = pixels.astype(np.float32)
-            array *= np.float32(self.scale)
-            if self.mean:
-                array -= np.asarray(self.mean, np.float32)
-            if self.std:
-                array /= np.asarray(self.std, np.float32)
-        return np.ascontiguousarray(array.transpose(2, 0, 1)) if self.layout is Layout.NCHW else array
+    def close(self) -> None:
+        """See ``io.RawIOBase``."""
+        self._data = memoryview(b"")
 
 
 class Picture:
-    """An image file taken apart and held to the limits; nothing is decoded yet."""
+    """An image file whose header has been read and held to the limits; nothing is decoded yet."""
 
-    __slots__ = ("_file",)
+    __slots__ = ("_bytes", "_height", "_image", "_scans", "_width")
 
-    def __init__(self, data: Data, *, max_pixels: int = MAX_PIXELS) -> None:
-        """Raises ``TooLarge`` above ``max_pixels``, ``BadImage`` for what is no image, or has no sound header."""
-        file = self._file = walk(data)
-        if self.pixels > max_pixels:
-            size = f"{file.width} x {file.height}"
-            raise TooLarge(f"the image is {size}; this node decodes at most {max_pixels:,} pixels")
+    def __init__(self, data: bytes | bytearray, *, max_pixels: int = MAX_PIXELS) -> None:
+        """Read the header. Raises ``TooLarge`` above ``max_pixels``, ``BadImage`` for what is none of ``FORMATS``."""
+        self._image = image = _opened(data, max_pixels)
+        self._bytes = len(data)
+        self._width, self._height = image.size
+        # A camera's preview inside the metadata has scans of its own.
+        self._scans = data.count(_SCAN, len(image.info.get("exif", b""))) if image.format == "JPEG" else 1
+        if self._scans > _MOST_SCANS:
+            raise BadImage(f"the JPEG image has more than {_MOST_SCANS} scans; send it with fewer")
 
     @property
     def pixels(self) -> int:
         """Width times height."""
-        return self._file.width * self._file.height
+        return self._width * self._height
 
     def memory(self, wanted: Preprocessing) -> int:
-        """Bytes that decoding will hold at once; a JPEG is decoded at a reduced size and needs less."""
-        return self._file.memory(_scale(self._file, _stored(self._file, wanted)))
+        """Bytes that decoding will hold at its peak, the file's metadata included; less where a JPEG shrinks."""
+        image = self._image
+        _reduce_early(image, wanted)
+        width, height = image.size
+        held = _HELD_WEBP if image.format == "WEBP" else _HELD.get(image.mode, 4)
+        coefficients = self.pixels * _sampled(image) * _COEFFICIENT if self._scans > 1 else 0
+        return self._bytes + round(coefficients) + width * height * held + height * _ROW + width * _COLUMN
 
     def decode(self, wanted: Preprocessing) -> Array:
-        """Return a new array of ``wanted.shape``. Raises ``BadImage`` when the pixels are damaged.
+        """Return a new array of ``wanted.shape``; once only. Raises ``BadImage`` when the pixels are damaged.
 
         Orientation from EXIF is applied; transparency is laid on white, as browsers do; of 16 bits the upper 8 count.
         """
-        damage = ""
+        image, kind, damage = self._image, self._image.format, ""
+        del self._image  # what keeps this, an error that came through here for one, keeps no pixels
         try:
-            picture = _decoded(self._file, wanted)
+            picture = _rendered(image, wanted)
         except MemoryError:
             raise
-        except UnidentifiedImageError:
-            damage = "its header makes no sense"
         except Exception as error:  # noqa: BLE001 - Pillow's readers raise whatever the bytes provoke
             damage = _first_line(error)
-        if damage:  # raised out here, or the error's traceback would keep all pixels of a large picture
-            raise BadImage(f"the {self._file.format} image is damaged: {damage}")
+        finally:
+            del image
+        if damage:  # raised out here, or the error's traceback would keep them as well
+            raise BadImage(f"the {kind} image is damaged: {damage}")
         return wanted.arrange(np.asarray(picture, dtype=np.uint8).reshape(wanted.height, wanted.width, wanted.channels))
 
 
-def decode(data: Data, wanted: Preprocessing, *, max_pixels: int = MAX_PIXELS) -> Array:
-    """Take one image file apart and decode it in one go; raises what ``Picture`` raises."""
+def decode(data: bytes | bytearray, wanted: Preprocessing, *, max_pixels: int = MAX_PIXELS) -> Array:
+    """Read and decode one image file in one go; raises what ``Picture`` raises."""
     return Picture(data, max_pixels=max_pixels).decode(wanted)
 
 
@@ -184,29 +157,67 @@ def encode_png(pixels: Pixels) -> bytes:
     return out.getvalue()
 
 
-def _stored(file: File, wanted: Preprocessing) -> tuple[int, int]:
-    """Width and height wanted, as the file has them: the other way round while it lies on its side."""
-    return (wanted.height, wanted.width) if file.sideways else (wanted.width, wanted.height)
+def _opened(data: bytes | bytearray, max_pixels: int) -> Image.Image:
+    if data.count(_EXIF) > _MOST_EXIFS:
+        raise BadImage(f"the image has its EXIF more than {_MOST_EXIFS} times; send it once")
+    try:
+        image = Image.open(cast("IO[bytes]", _File(data)), formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise TooLarge(f"the image has more than {max_pixels:,} pixels") from error
+    except UnidentifiedImageError as error:
+        known = ", ".join(FORMATS)
+        raise BadImage(f"the bytes are no image this node reads ({known})") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # as above
+        raise BadImage(f"the image's header is damaged: {_first_line(error)}") from error
+    width, height = image.size
+    if width * height > max_pixels:
+        image.close()
+        raise TooLarge(f"the image is {width} x {height}; this node decodes at most {max_pixels:,} pixels")
+    return image
 
 
-def _scale(file: File, size: tuple[int, int]) -> int:
-    """The part of a JPEG's size at which it is still as large as ``size``: decoded so, it takes a fraction of the time.
+def _orientation(image: Image.Image) -> int:
+    """Which way up EXIF says the picture is; upright where it says nothing, or nonsense.
 
-    The rule is that of Pillow's ``draft``.
+    Only what has been read so far is looked at: Pillow's own ``getexif`` would decode a PNG to find it.
     """
-    room = min(file.width // size[0], file.height // size[1]) if file.scalable else 1
-    return next((scale for scale in (8, 4, 2) if room >= scale), 1)
+    written = image.info.get("exif", b"")
+    if not 0 < len(written) <= _MOST_EXIF:
+        return 1
+    exif = Image.Exif()
+    try:
+        exif.load(written)
+        found = exif.get(ExifTags.Base.Orientation)
+    except Exception:  # noqa: BLE001 - Pillow's reader raises whatever the bytes provoke
+        return 1
+    return found if found in _TURNS else 1
 
 
-def _decoded(file: File, wanted: Preprocessing) -> Image.Image:
+def _stored(wanted: Preprocessing, orientation: int) -> tuple[int, int]:
+    """Width and height wanted, as the file has them: the other way round while it lies on its side."""
+    return (wanted.height, wanted.width) if orientation > 4 else (wanted.width, wanted.height)
+
+
+def _reduce_early(image: Image.Image, wanted: Preprocessing) -> None:
+    """Choose the size a JPEG is decoded at, quick and still large enough; asking twice changes nothing."""
+    image.draft(wanted.colour.value, _stored(wanted, _orientation(image)))
+
+
+def _sampled(image: Any) -> float:
+    """Coefficients a JPEG has for each pixel: 3 where no channel is coarser than the others, 1.5 as cameras write."""
+    factors: list[tuple[int, int]] = [(across, down) for _, across, down, _ in image.layer]
+    finest = max(across for across, _ in factors) * max(down for _, down in factors)
+    return sum(across * down for across, down in factors) / finest
+
+
+def _rendered(image: Image.Image, wanted: Preprocessing) -> Image.Image:
     """Decode and bring to the size and colours wanted, upright. Raises whatever Pillow does."""
-    size = _stored(file, wanted)
-    image: Image.Image = Image.open(opened(file.parts), formats=(file.format,))
-    if image.size != (file.width, file.height):
-        raise ValueError("it states two sizes")
-    if file.scalable:
-        image.draft(wanted.colour.value, size)
+    _reduce_early(image, wanted)
     image.load()
+    orientation = _orientation(image)  # a PNG may say so behind its pixels
+    size = _stored(wanted, orientation)
     box = _window(image.size, size, wanted.fit)
     blocks = (0, 0)
     while blocks != (1, 1):
@@ -215,7 +226,7 @@ def _decoded(file: File, wanted: Preprocessing) -> Image.Image:
         image = _flat(image, part, blocks, wanted.colour)
     if image.size != size:  # of the same size, the box is all of it
         image = image.resize(size, Image.Resampling[wanted.resample.name], box)
-    return image.transpose(_TURNS[file.orientation]) if file.orientation in _TURNS else image
+    return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
 
 
 def _blocks(box: Box, size: tuple[int, int]) -> tuple[int, int]:

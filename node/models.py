@@ -17,7 +17,7 @@ from typing import Literal
 import msgspec
 
 from node.errors import ModelError
-from node.images import Colour, Layout, Preprocessing
+from node.preprocessing import Colour, Layout, Preprocessing
 from node.runtimes import applications
 from node.runtimes.base import Signature
 

@@ -19,10 +19,11 @@ from node.batcher import Batcher, Outcome
 from node.compute import Compute
 from node.decoding import Decoders
 from node.errors import BadImage, BadRequest, EmptyBody, InternalError, ModelError
-from node.images import Preprocessing, encode_png
+from node.images import encode_png
 from node.load import Load, report, slowest
 from node.metrics import Metrics, ModelMetrics
 from node.models import ModelSource, labels, preprocessing
+from node.preprocessing import Preprocessing
 from node.runtimes.base import Runtime, Signature
 from node.tally import Tally
 from node.tensors import Array, Tensors, rows

@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from node.images import Colour, Preprocessing
 from node.models import MANIFEST, Manifest, digest
+from node.preprocessing import Colour, Preprocessing
 from node.runtimes.base import Signature
 from node.tensors import Tensors, TensorSpec
 

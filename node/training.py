@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 
 from node.dataset import Example, Skipped, batches, readable, scan, split
 from node.errors import MissingExtra, ModelError, TrainingError
-from node.images import Colour, Fit, Pixels, Preprocessing, encode_png
+from node.images import encode_png
 from node.models import Manifest, publish
+from node.preprocessing import Colour, Fit, Pixels, Preprocessing
 from node.runtimes import applications
 from node.runtimes.tensorflow import tensorflow
 

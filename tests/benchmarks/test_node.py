@@ -35,7 +35,8 @@ from infra.bench.rivals import frozen
 from infra.bench.servers import Server
 from infra.consul.agent import free_port
 from infra.fleet import FleetError
-from node.images import Preprocessing, decode
+from node.images import decode
+from node.preprocessing import Preprocessing
 
 RIVALS = Path(frozen.__file__).parent
 BODIES = [b"image %d" % number * 1000 for number in range(4)]

@@ -7,7 +7,8 @@ import pytest
 
 from node.dataset import batches, readable, scan, split
 from node.errors import TrainingError
-from node.images import Colour, Preprocessing, encode_png
+from node.images import encode_png
+from node.preprocessing import Colour, Preprocessing
 
 WANTED = Preprocessing(height=8, width=8, colour=Colour.GREY)
 

@@ -12,7 +12,8 @@ from PIL import Image
 import node.decoding
 from node.decoding import Decoders
 from node.errors import BadImage, ClientGone, DeadlineExceeded, Draining, TooLarge
-from node.images import Colour, Preprocessing, decode, encode_png
+from node.images import decode, encode_png
+from node.preprocessing import Colour, Preprocessing
 from node.ticket import Ticket
 from registry.testing import ManualClock
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from node.errors import BadImage, TooLarge
-from node.images import Colour, Fit, Picture, Preprocessing, Resample, decode, encode_png
+from node.images import Picture, decode, encode_png
+from node.preprocessing import Colour, Fit, Preprocessing, Resample
 
 GREY = Preprocessing(height=8, width=8, colour=Colour.GREY)
 RGB = Preprocessing(height=6, width=4)

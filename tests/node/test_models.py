@@ -7,7 +7,6 @@ import shutil
 import pytest
 
 from node.errors import ModelError
-from node.images import Colour, Layout, Preprocessing
 from node.models import (
     MANIFEST,
     Manifest,
@@ -20,6 +19,7 @@ from node.models import (
     verify,
     versions,
 )
+from node.preprocessing import Colour, Layout, Preprocessing
 from node.runtimes.base import Signature
 from node.tensors import TensorSpec
 from node.testing import PREPROCESSING, write_model

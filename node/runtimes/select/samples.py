@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from node.errors import ModelError, RequestError
-from node.images import Preprocessing, decode
+from node.images import decode
+from node.preprocessing import Preprocessing
 from node.runtimes.base import Signature
 from node.tensors import Array, Tensors, TensorSpec, rows
 

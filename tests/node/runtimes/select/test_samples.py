@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from node.errors import ModelError
-from node.images import Colour, Preprocessing, encode_png
+from node.images import encode_png
+from node.preprocessing import Colour, Preprocessing
 from node.runtimes.base import Signature
 from node.runtimes.select import samples as made
 from node.runtimes.select.samples import gather, pictures_in
