@@ -1,8 +1,8 @@
 """mosec as its documentation would have it: a stage that decodes, a stage that runs the model in batches of up to 32.
 
-``python -m infra.bench.rivals.mosec_app --port PORT …`` (its own options), in an environment that has mosec. The body is
-the image as it is; a process for each core decodes. Other ways were as fast or slower here: decoding in threads beside
-the model, one decoder, three, and waiting 1, 3 or 30 ms for a batch to fill.
+``python -m infra.bench.rivals.mosec_app --port PORT …`` (its own options), in an environment that has mosec. The body
+is the image as it is; a process for each core decodes. Other ways were as fast or slower here: decoding in threads
+beside the model, one decoder, three, and waiting 1, 3 or 30 ms for a batch to fill.
 """
 
 from collections.abc import Sequence
