@@ -88,9 +88,10 @@ class Body:
             raise BadRequest(f"the form is malformed: {error}") from error
 
     def release(self) -> None:
-        """Give back what was counted."""
+        """Give back what was counted, and let go of the request: it knows of this, and they would keep each other."""
         self._admission.release(self._held)
         self._held = 0
+        del self._request
 
     @asynccontextmanager
     async def in_time(self) -> AsyncIterator[None]:

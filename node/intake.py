@@ -88,16 +88,18 @@ class Intake:
         """Let one request in for as long as it is worked at. Raises ``RequestError``."""
         body = Body(request, self._admission, most=self.max_body, seconds=self._body_timeout)
         visit = request[VISIT] = Visit(Ticket(math.inf, _gone(request)), body)
-        self.check_reader(request)
-        self.check_serving()
-        visit.ticket.deadline = self._clock.monotonic() + _remaining(request)
-        self._admission.enter()
         try:
-            body.announce()
-            yield visit
+            self.check_reader(request)
+            self.check_serving()
+            visit.ticket.deadline = self._clock.monotonic() + _remaining(request)
+            self._admission.enter()
+            try:
+                body.announce()
+                yield visit
+            finally:
+                self._admission.leave()
         finally:
             body.release()
-            self._admission.leave()
 
     @contextmanager
     def model(self, visit: Visit, name: str = "", *, version: str = "", label: str = "") -> Iterator[Served]:
