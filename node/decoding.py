@@ -33,6 +33,8 @@ MEMORY = 4 * MAX_PIXELS + 8 * 1024 * 1024
 # all. A phone's photo, a JPEG, is one of them: it is decoded at a fraction of its size.
 _SMALL = 4 * 1024 * 1024
 _PART = 4
+# A file may be held so many times over while it is opened: as it is, and as the texts or the frames in it.
+_COPIES = 3
 # Weight of the newest decode in the running mean that predicts the wait.
 _NEWEST = 0.1
 
@@ -74,9 +76,7 @@ class Decoders:
         try:
             return await asyncio.shield(work)
         finally:
-            del (
-                work
-            )  # its error would keep this frame, this frame its error, and both the file, until they are collected
+            del work  # see ``together``: its error would keep this frame, this frame its error, and both the file
 
     async def warm(self, data: bytes, wanted: Preprocessing) -> None:
         """Decode ``data`` once in every thread."""
@@ -100,11 +100,13 @@ class Decoders:
     ) -> tuple[Array, float]:
         self.pending += 1
         try:
-            found, seconds = await self._timed(lambda: self._begun(data, wanted), ticket)
-            if isinstance(found, Picture):
-                picture = found
-                async with self._turns.hold(picture.memory(wanted)):
-                    array, more = await self._timed(lambda: picture.decode(wanted), ticket)
+            # A large file is read in its turn, too: libraries copy what they find in it.
+            async with self._turns.hold(min(_COPIES * len(data), self._memory) if len(data) > _SMALL else 0):
+                found, seconds = await self._timed(lambda: self._begun(data, wanted), ticket)
+            if isinstance(found, int):
+                async with self._turns.hold(found):
+                    # Opened again: who waits holds nothing.
+                    array, more = await self._timed(lambda: Picture(data).decode(wanted), ticket)
                 seconds += more
             else:
                 array = found
@@ -113,8 +115,8 @@ class Decoders:
         self.mean = seconds if self.mean == 0 else self.mean + _NEWEST * (seconds - self.mean)
         return array, seconds
 
-    def _begun(self, data: bytes | bytearray, wanted: Preprocessing) -> Array | Picture:
-        """Decode a small picture; a large one is to come back when it is its turn."""
+    def _begun(self, data: bytes | bytearray, wanted: Preprocessing) -> Array | int:
+        """Decode a small picture; of a large one return the bytes it is to wait for."""
         picture = Picture(data)
         memory = picture.memory(wanted)
         if memory > self._memory:
@@ -122,7 +124,7 @@ class Decoders:
                 f"decoding the image takes {memory // 2**20} MiB of memory, this node has {self._memory // 2**20}; "
                 "send it smaller, or as an ordinary JPEG"
             )
-        return picture.decode(wanted) if memory <= self._small else picture
+        return picture.decode(wanted) if memory <= self._small else memory
 
     async def _timed(self, work: Callable[[], T], ticket: Ticket | None) -> tuple[T, float]:
         """Do something in a thread, unless it comes too late; return what it gives, and the seconds it took."""
@@ -154,10 +156,13 @@ class _Turns:
 
     @asynccontextmanager
     async def hold(self, size: int) -> AsyncIterator[None]:
+        if not size:  # waits for nobody
+            yield
+            return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((size, turn))
         self._move_on()
-        await turn  # never cancelled: see ``Decoders.decode``
+        await turn
         try:
             yield
         finally:
@@ -167,8 +172,9 @@ class _Turns:
     def _move_on(self) -> None:
         while self._waiting and self._waiting[0][0] <= self._free:
             size, turn = self._waiting.popleft()
-            self._free -= size
-            turn.set_result(None)
+            if not turn.done():  # cancelled, as the loop ended
+                self._free -= size
+                turn.set_result(None)
 
 
 def _heard(work: "asyncio.Future[tuple[Array, float]]") -> None:

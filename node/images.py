@@ -28,6 +28,7 @@ PngImagePlugin.MAX_TEXT_MEMORY = 4 * 1024 * 1024
 # four bytes, and libwebp's decoder of animations, which reads stills as well, keeps canvases of its own.
 _HELD = {"1": 1, "L": 1, "I;16": 2}
 _HELD_WEBP = 16
+_COPIES_WEBP = 3  # of the whole file
 # How often a library may read from a file, header and pixels: so many times, and once for so many bytes. A file made of
 # tiny pieces costs hundreds of times its size in memory, and seconds; those that programs write take far less.
 _READS = 2_000
@@ -121,9 +122,9 @@ class Picture:
         image = self._image
         _reduce_early(image, wanted)
         width, height = image.size
-        held = _HELD_WEBP if image.format == "WEBP" else _HELD.get(image.mode, 4)
+        held, copies = (_HELD_WEBP, _COPIES_WEBP) if image.format == "WEBP" else (_HELD.get(image.mode, 4), 1)
         coefficients = self.pixels * _sampled(image) * _COEFFICIENT if self._scans > 1 else 0
-        return self._bytes + round(coefficients) + width * height * held + height * _ROW + width * _COLUMN
+        return copies * self._bytes + round(coefficients) + width * height * held + height * _ROW + width * _COLUMN
 
     def decode(self, wanted: Preprocessing) -> Array:
         """Return a new array of ``wanted.shape``; once only. Raises ``BadImage`` when the pixels are damaged.

@@ -149,6 +149,14 @@ def _gif_comments() -> bytes:
     return plain[:at] + b"!\xfe" + (b"\xff" + b"x" * 255) * 60_000 + b"\0" + plain[at:]
 
 
+def _webp_xmp(size: int) -> bytes:
+    """A small WebP with so many bytes of XMP."""
+    plain = file(_noise(width=48, height=48), "WEBP")
+    header = b"VP8X\x0a\0\0\0" + bytes([4, 0, 0, 0]) + (47).to_bytes(3, "little") * 2
+    chunks = b"WEBP" + header + plain[12:] + b"XMP " + size.to_bytes(4, "little") + bytes(size)
+    return b"RIFF" + len(chunks).to_bytes(4, "little") + chunks
+
+
 def _cut(data: bytes) -> bytes:
     return data[: len(data) * 9 // 10]
 
@@ -158,14 +166,17 @@ BOMBS: dict[str, tuple[Callable[[], bytes], int]] = {
     "PNG of 50,000 x 50,000": (lambda: png(50_000, 50_000, bits=1, colour=0), HUGE),
     "PNG at the cap": (lambda: png(SIDE, SIDE), OK),
     "PNG at the cap, alpha": (lambda: png(SIDE, SIDE, colour=6), OK),
+    "WebP with 60 MB of XMP": (lambda: _webp_xmp(60_000_000), OK),
     "PNG at the cap, grey and alpha": (lambda: png(SIDE, SIDE, colour=4), OK),
     "PNG at the cap, 16 bits": (lambda: png(SIDE, SIDE, bits=16, colour=0), OK),
     "PNG at the cap, 16 bits, alpha": (lambda: png(SIDE, SIDE, bits=16, colour=6), OK),
+    "PNG with 60 MB of nothing": (lambda: png(48, 40, before=chunk(b"prVt", bytes(60_000_000))), OK),
     "PNG at the cap, palette": (
         lambda: png(SIDE, SIDE, colour=3, before=chunk(b"tRNS", bytes([3, 0, 5, 7]))),
         OK,
     ),
     "PNG at the cap, one clear colour": (lambda: png(SIDE, SIDE, before=chunk(b"tRNS", bytes(6))), OK),
+    "PNG with 60 MB of text": (lambda: png(48, 40, before=chunk(b"tEXt", b"k\0" + b"x" * 60_000_000)), BAD),
     "PNG at the cap, 1 bit": (lambda: png(SIDE, SIDE, bits=1, colour=0), OK),
     "PNG at the cap, alpha, cut off": (lambda: _cut(png(SIDE, SIDE, colour=6)), BAD),
     "PNG at the cap, 16 bits, cut off": (lambda: _cut(png(SIDE, SIDE, bits=16, colour=0)), BAD),
@@ -177,6 +188,7 @@ BOMBS: dict[str, tuple[Callable[[], bytes], int]] = {
     "WebP at the cap": (lambda: file(Image.new("RGB", (SIDE, SIDE)), "WEBP"), HUGE),
     "WebP at the cap, lossless": (lambda: file(Image.new("RGBA", (SIDE, SIDE)), "WEBP", lossless=True), HUGE),
     "WebP of a phone": (lambda: file(Image.new("RGB", (4032, 3024)), "WEBP"), OK),
+    "JPEG with 60 MB of comments": (lambda: _in_jpeg((b"\xff\xfe\xff\xff" + bytes(65533)) * 930), OK),
     "JPEG at the cap": (lambda: file(Image.new("RGB", (SIDE, SIDE)), "JPEG"), OK),
     "JPEG at the cap, CMYK": (lambda: file(Image.new("CMYK", (SIDE, SIDE)), "JPEG"), OK),
     "JPEG at the cap, progressive": (
