@@ -4,6 +4,7 @@
 Memory is what the kernel says the process has resident, sampled while things happen.
 """
 
+import os
 import re
 import signal
 import textwrap
@@ -64,6 +65,11 @@ class Victim:
         """Bytes resident now, or at most ever (``VmHWM``)."""
         status = Path(f"/proc/{self.process.popen.pid}/status").read_text()
         return int(re.search(rf"{line}:\s+(\d+) kB", status)[1]) * 1024
+
+    def busy(self) -> float:
+        """Seconds of processor time it has used."""
+        user, system = Path(f"/proc/{self.process.popen.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
     def forget_peak(self) -> None:
         """Let the kernel count the peak from now on."""
