@@ -29,7 +29,7 @@ from node.listener import Listener, fit
 from node.load import PATH as LOAD_PATH
 from node.membership import Membership
 from node.metrics import Metrics
-from node.models import ModelSource
+from node.models import ModelSource, locate
 from node.openapi.document import Description
 from node.protocols.admin import Admin
 from node.protocols.image import Images
@@ -38,6 +38,7 @@ from node.protocols.oip.handlers import OpenInference
 from node.protocols.tfserving.handlers import TensorFlowServing
 from node.repository import Repository
 from node.runtimes.base import Runtime
+from node.runtimes.engines import ensure_installed
 from node.runtimes.select import open_runtime
 from node.served import Served, Shared
 from node.surface import ClientFaults, Spoken, Surface
@@ -80,6 +81,9 @@ class NodeServer:
         self._shared = Shared(
             self._compute, self._decoders, self.admission, self.metrics, self._clock, config.max_batch
         )
+        if open is None and not config.runtime.runtime:
+            for model in config.models:
+                ensure_installed(locate(model.path))
         self._give_up = threading.Event()  # a load that is under way when the node is told to stop
         self.repository = Repository(
             config.models,

@@ -12,6 +12,12 @@ _OWN = {"keras": "tensorflow", "saved_model": "tensorflow", "application": "tens
 # What converting to an engine's format and running it there needs, and the extra of ours that brings it.
 _NEEDS = {"litert": (("ai_edge_litert",), "litert"), "onnx": (("onnxruntime", "tf2onnx"), "onnx")}
 CONVERTED_TO = tuple(_NEEDS)
+# What running a format as it is needs.
+_ENGINES = {
+    "tensorflow": ("tensorflow", "node"),
+    "litert": ("ai_edge_litert", "litert"),
+    "onnx": ("onnxruntime", "onnx"),
+}
 
 
 def own_engine(kind: str) -> str:
@@ -24,6 +30,13 @@ def missing(engine: str) -> MissingExtra | None:
     modules, extra = _NEEDS[engine]
     absent = next((each for each in modules if importlib.util.find_spec(each) is None), None)
     return None if absent is None else MissingExtra(absent, extra)
+
+
+def ensure_installed(source: ModelSource) -> None:
+    """Raise ``MissingExtra`` where the engine of a model's own format is not installed; nothing is imported."""
+    module, extra = _ENGINES.get(own_engine(source.kind), ("", ""))
+    if module and importlib.util.find_spec(module) is None:
+        raise MissingExtra(module, extra)
 
 
 def open_as_it_is(source: ModelSource) -> Runtime:
