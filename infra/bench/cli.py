@@ -118,9 +118,9 @@ def client(*, slices: int, as_json: bool) -> None:
 
 @bench.command()
 @click.option(
-    "--rounds", default=5, show_default=True, type=click.IntRange(1, 100), help="How often each arm has a turn."
+    "--rounds", default=7, show_default=True, type=click.IntRange(1, 100), help="How often each arm has a turn."
 )
-@click.option("--seconds", default=4.0, show_default=True, type=click.FloatRange(0.5, 60), help="Counted in each turn.")
+@click.option("--seconds", default=2.5, show_default=True, type=click.FloatRange(0.5, 60), help="Counted in each turn.")
 @click.option("--only", multiple=True, type=click.Choice(node_bench.ARMS), help="Only this arm; may be repeated.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 def node(*, rounds: int, seconds: float, only: tuple[str, ...], as_json: bool) -> None:

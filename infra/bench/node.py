@@ -49,10 +49,10 @@ class Effort:
     ``idle``: seconds for which all servers are left alone.
     """
 
-    rounds: int = 5
-    seconds: float = 4.0
-    warm: float = 1.0
-    lone: float = 1.0
+    rounds: int = 7
+    seconds: float = 2.5
+    warm: float = 0.7
+    lone: float = 0.7
     idle: float = 5.0
     arms: Sequence[str] = ARMS
 
