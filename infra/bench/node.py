@@ -20,6 +20,7 @@ import msgspec
 from infra.bench.child import Child
 from infra.bench.closed import Outcome, Turn
 from infra.bench.pressure import images
+from infra.bench.processes import busy
 from infra.bench.servers import Server, start
 from infra.bench.standing import BARE, Arm, summary
 from infra.fleet import FleetError
@@ -156,23 +157,31 @@ class Bench:
                 server.hold()
 
     async def _take(self, name: str, turn: Turn) -> Outcome:
+        """Let an arm take a turn, and note what it cost and what others took meanwhile."""
+        arm = self._arms[name]
+        began, before = time.monotonic(), busy()
         if name in self._pipelines:
-            outcome = await self._asked(self._pipelines[name], turn)
-            self._arms[name].cpu += outcome.cpu
+            outcome = await _asked(self._pipelines[name], turn)
+            used = outcome.cpu
         else:
             server = self._servers[name]
             with server.awake():
-                before = server.usage().cpu
-                outcome = await self._asked(self._pressure, msgspec.structs.replace(turn, **server.address))
-                self._arms[name].cpu += server.usage().cpu - before
-                self._arms[name].client_cpu += outcome.cpu
+                used = -server.usage().cpu
+                outcome = await _asked(self._pressure, msgspec.structs.replace(turn, **server.address))
+                used += server.usage().cpu
+            arm.client_cpu += outcome.cpu
+            arm.others -= outcome.cpu
+        arm.cpu += used
+        arm.others += busy() - before - used
+        arm.wall += time.monotonic() - began
         if not outcome.milliseconds:
             raise FleetError(f"{name} answered nothing in {turn.seconds:g} s: {outcome.first_failure or 'too slow'}")
         return outcome
 
-    async def _asked(self, child: Child, turn: Turn) -> Outcome:
-        child.ask(msgspec.json.encode(turn).decode())
-        return msgspec.convert(await child.line(), Outcome)
+
+async def _asked(child: Child, turn: Turn) -> Outcome:
+    child.ask(msgspec.json.encode(turn).decode())
+    return msgspec.convert(await child.line(), Outcome)
 
 
 def _make(module: str, folder: Path) -> None:

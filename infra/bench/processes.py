@@ -1,6 +1,7 @@
-"""What a server's processes cost: processor time and resident memory of a whole session, from Linux's ``/proc``.
+"""What a server's processes cost, and how busy the whole machine is, from Linux's ``/proc``.
 
-A worker counts as much as the process that started it. Memory that several processes share counts in each.
+Processor time and resident memory are a session's: a worker counts as much as the process that started it. Memory that
+several processes share counts in each.
 """
 
 import os
@@ -31,6 +32,13 @@ def usage(session: int) -> Usage:
     """What all processes of a session have used."""
     members = [each.usage for each in _all() if each.session == session]
     return Usage(sum(each.cpu for each in members), sum(each.resident for each in members))
+
+
+def busy() -> float:
+    """Seconds that the machine's cores have been busy, or were kept from running, all together."""
+    # See proc_stat(5): user, nice, system, idle, iowait, irq, softirq, steal.
+    ticks = [int(field) for field in (PROC / "stat").read_text().partition("\n")[0].split()[1:9]]
+    return sum(ticks[:3] + ticks[5:]) / _TICKS
 
 
 def child_of(parent: int) -> int | None:

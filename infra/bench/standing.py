@@ -4,7 +4,6 @@ Rates are medians over the rounds; a ratio is the median of the ratios within ea
 slow for one arm was slow for the one beside it.
 """
 
-import os
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 
 from infra.bench.child import percentile
 from infra.bench.closed import Outcome
+from node.machine import cores
 
 # What a node's lone request is held against: the same engine without HTTP.
 BARE = {"node_tensorflow": "bare_tensorflow", "node_auto": "bare_fastest"}
@@ -27,6 +27,8 @@ TARGETS = (
 )
 MOST_LONE_RATIO = 1.1
 MOST_IDLE_PERCENT = 1.0
+# Of the machine, that other processes may take while this is measured: the kernel's own work for nobody is a few.
+MOST_OTHERS_PERCENT = 5.0
 
 
 @dataclass
@@ -34,7 +36,8 @@ class Arm:
     """What was measured of one arm, turn by turn; of a server also seconds from start to answer, bytes, idle percent.
 
     ``ready_again``: the same with a runtime that was chosen at the first start.
-    ``cpu`` and ``client_cpu``: seconds of processor time of the arm and of the load generator, over all turns.
+    ``cpu``, ``client_cpu`` and ``others``: seconds of processor time of the arm, of the load generator and of whatever
+    else ran, over all turns, which took ``wall`` seconds.
     """
 
     name: str
@@ -43,6 +46,8 @@ class Arm:
     about: dict[str, str] = field(default_factory=dict)
     cpu: float = 0.0
     client_cpu: float = 0.0
+    others: float = 0.0
+    wall: float = 0.0
     ready: float | None = None
     ready_again: float | None = None
     resident: int | None = None
@@ -76,8 +81,9 @@ def summary(arms: Sequence[Arm], **facts: Any) -> dict[str, Any]:
     nodes = [arm for arm in servers if arm.name.startswith("node_")]
     lone = lone_ratios(by_name)
     asked = sum(arm.answered for arm in servers)
+    taken, wall = sum(arm.others for arm in arms), sum(arm.wall for arm in arms)
     return {
-        "machine": {"cores": os.cpu_count(), "python": sys.version.split()[0]},
+        "machine": {"cores": cores(), "python": sys.version.split()[0]},
         **facts,
         "images_per_s": _each(arms, lambda arm: round(statistics.median(arm.rates), 1)),
         "p50_ms": _each(arms, lambda arm: round(percentile(arm.milliseconds, 50), 1)),
@@ -96,6 +102,7 @@ def summary(arms: Sequence[Arm], **facts: Any) -> dict[str, Any]:
         "runtimes": _each([arm for arm in arms if arm.about], lambda arm: arm.about["runtime"]),
         "agreement": _each([arm for arm in arms if "agreement" in arm.about], lambda arm: arm.about["agreement"]),
         "client_cpu_ms": round(1000 * sum(arm.client_cpu for arm in servers) / asked, 3) if asked else None,
+        "others_percent": round(100 * max(0.0, taken) / (wall * cores()), 1) if wall else None,
         "failed": _each(arms, lambda arm: sum(each.failed for each in arm.turns)),
         "other_class": _each(arms, lambda arm: round(sum(each.other for each in arm.turns) / arm.answered, 4)),
         "rounds": _each(arms, lambda arm: arm.rates),
@@ -158,6 +165,8 @@ def as_text(result: dict[str, Any]) -> str:
         lines += [f"  {name}: {words}" for name, words in result["agreement"].items()]
     if result["client_cpu_ms"] is not None:
         lines.append(f"  {'the load generator, CPU ms for each image':<45}{result['client_cpu_ms']:>8.3f}")
+    if (result["others_percent"] or 0.0) > MOST_OTHERS_PERCENT:
+        lines.append(f"  other processes took {result['others_percent']:g} % of the machine: no figures to keep")
     for name, failed in result["failed"].items():
         if failed:
             lines.append(f"  {name}: {failed} requests failed")

@@ -260,6 +260,8 @@ def arm(name: str, *rates: float, lone: tuple[float, ...] = (), **fields: object
         outcomes=[Outcome(rate=each, milliseconds=[10.0, each], answered=100, other=1, cpu=1.0) for each in rates],
         lone=[Outcome(rate=1.0, milliseconds=[each], answered=50, cpu=1.0) for each in lone],
         cpu=3.0,
+        others=0.5,
+        wall=5.0,
         **fields,
     )
 
@@ -305,6 +307,7 @@ def test_every_figure_is_by_arm_and_of_all_turns() -> None:
     assert result["idle_cpu_percent"] == 0.12  # the nodes'
     assert result["auto_runtime"] == "onnx"
     assert result["other_class"]["mosec"] == 0.01
+    assert result["others_percent"] == round(10 / standing.cores(), 1)
     assert result["client_cpu_ms"] == round(5 * 350 / (4 * 300 + 450), 3)
 
 
@@ -321,6 +324,8 @@ def test_the_report_has_a_line_for_every_arm_and_aim() -> None:
     assert "1.05   (aim: at most 1.1; 11 ms)" in shown
     assert "node_int8: best class" in shown
     assert "failed" not in shown
+    busy = standing.summary([arm("bare_fastest", 5.0, client_cpu=0.0)], image_kb=1, clients=32, seconds=1.0)
+    assert "other processes took 40 % of the machine" in standing.as_text(busy | {"others_percent": 40.0})
     assert max(map(len, lines)) < 120
 
 
@@ -394,6 +399,7 @@ def test_arms_take_turns_and_one_that_burns_while_idle_is_stopped_meanwhile(
     assert result["ratios"]["node_auto / rival"] > 0
     assert min(result["start_to_ready_s"].values()) > 0
     assert result["rss_mb"]["mosec"] > 10
+    assert 0 <= result["others_percent"] <= 100
     assert "round 2 of 2" in done.stderr
     shown = CliRunner(catch_exceptions=False).invoke(bench, arguments).stdout
     assert "node_auto / rival" in shown
