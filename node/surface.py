@@ -198,7 +198,9 @@ class Surface:
 
     def _json(self, status: int, body: object, headers: dict[str, str] | None = None) -> web.Response:
         if status >= 300 and isinstance(body, dict):
-            body = {**body, "node": self._node}
+            # What was sent may be repeated in it, and be no text.
+            error = str(body.get("error", "")).encode(errors="replace").decode()
+            body = {**body, "error": error, "node": self._node}
         return web.Response(
             status=status, body=msgspec.json.encode(body), content_type="application/json", headers=headers
         )

@@ -119,11 +119,13 @@ def forms(draw: st.DrawFn) -> Case:
                     "Content-Transfer-Encoding: base64",
                     "Content-Length: 99999999999",
                     "no colon",
+                    "Content-Type: multipart/mixe\udcff",
                     "X: " + "y" * 9000,
                 ]
             )
         )
-        parts.append(b"--B\r\n" + head.encode() + b"\r\n\r\n" + draw(damaged() | st.just(grey(100))) + b"\r\n")
+        file = draw(damaged() | st.just(grey(100)))
+        parts.append(b"--B\r\n" + head.encode(errors="surrogateescape") + b"\r\n\r\n" + file + b"\r\n")
     body = bytearray(b"".join(parts) + b"--B--\r\n")
     if draw(st.booleans()):
         at = draw(st.integers(0, len(body)))

@@ -122,7 +122,8 @@ class Good:
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
-    with victim(tmp_path_factory.mktemp("hostile"), pictures=PICTURES, numbers=NUMBERS) as running:
+    folder = tmp_path_factory.mktemp("hostile")
+    with victim(folder, "--body-timeout", "5", pictures=PICTURES, numbers=NUMBERS) as running:
         # What every node pays once: threads and their stacks, Pillow's readers.
         with ThreadPoolExecutor(THREADS) as pool, Connections(running.port) as connections:
             list(pool.map(lambda data: connections.send(Case("/classify", data)), [*SEEDS.values()] * 4))
