@@ -87,10 +87,14 @@ class Body:
         except (ValueError, RuntimeError, AssertionError, BadHttpMessage) as error:  # aiohttp's reader raises any
             raise BadRequest(f"the form is malformed: {error}") from error
 
-    def release(self) -> None:
-        """Give back what was counted, and let go of the request: it knows of this, and they would keep each other."""
+    def spent(self) -> None:
+        """Give back what was counted: the bytes are wanted no more, though the request goes on."""
         self._admission.release(self._held)
         self._held = 0
+
+    def release(self) -> None:
+        """Give back what was counted, and let go of the request: it knows of this, and they would keep each other."""
+        self.spent()
         del self._request
 
     @asynccontextmanager

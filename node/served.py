@@ -8,7 +8,7 @@ own sisters make. Whoever uses it holds it (``Repository.use``), so that it is c
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import msgspec
@@ -139,13 +139,20 @@ class Served:
             await end_all(pieces)
         return {name: np.concatenate([each[name] for each in outputs]) for name in outputs[0]}
 
-    async def classify(self, data: bytes | bytearray, ticket: Ticket) -> Array:
-        """Decode one image file and return its scores (labels,). Raises ``RequestError``."""
+    async def classify(
+        self, data: bytes | bytearray, ticket: Ticket, *, decoded: Callable[[], object] | None = None
+    ) -> Array:
+        """Decode one image file and return its scores (labels,). Raises ``RequestError``.
+
+        ``decoded`` is called once the file itself is wanted no more.
+        """
         wanted = self.signature.scores
         if wanted is None:
             raise BadRequest(f"{self.name} gives no scores; ask for its tensors: POST /v2/models/{self.name}/infer")
         image = await self.decode(data, ticket)
         del data  # it may be large, and the queue long
+        if decoded is not None:
+            decoded()
         scores: Array = (await self.infer({self.signature.inputs[0].name: image}, ticket))[wanted.name][0]
         if not np.isfinite(scores).all():
             raise InternalError("the model answered with something that is not a number")

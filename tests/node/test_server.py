@@ -413,6 +413,15 @@ async def test_a_port_in_use_is_known_before_anything_is_loaded(node, make_node,
     assert len(runtime.batches) == loaded
 
 
+async def test_the_bytes_of_an_image_that_waits_decoded_are_given_back(node, session, photo, runtime, until):
+    runtime.gate.clear()
+    warm = len(runtime.batches)
+    waiting = [asyncio.ensure_future(classify(session, node, photo)) for _ in range(3)]
+    await until(lambda: len(runtime.batches) == warm + 1 and node.admission.requests == 3 and node.admission.bytes == 0)
+    runtime.gate.set()
+    assert {status for status, _, _ in await asyncio.gather(*waiting)} == {200}
+
+
 async def test_a_held_body_is_given_back_whatever_happens(node, session, png):
     for data in (png(), b"bad", form(("a", png())), b""):
         await classify(session, node, data)
