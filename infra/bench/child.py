@@ -17,6 +17,8 @@ from infra.leash import leashed
 
 # Longer than the slowest step of a child, the joining of thousands of readers.
 PATIENCE = 120.0
+# Bytes of a line: a quick arm answers tens of thousands of requests in a turn, and tells the time of each.
+_LONGEST_LINE = 16 * 1024 * 1024
 
 
 class Child:
@@ -32,7 +34,7 @@ class Child:
         """Start it; it is killed at the end."""
         pipe = asyncio.subprocess.PIPE
         command = leashed([sys.executable, "-P", "-m", module, *arguments])
-        process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe)
+        process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, limit=_LONGEST_LINE)
         try:
             yield cls(process, module)
         finally:
