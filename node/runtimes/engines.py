@@ -4,8 +4,10 @@ import importlib.util
 from pathlib import Path
 
 from node.errors import MissingExtra
+from node.machine import cores
 from node.models import ModelSource
 from node.runtimes.base import Runtime
+from node.runtimes.pieces import Lanes
 
 # What a model's format is run by as it is.
 _OWN = {"keras": "tensorflow", "saved_model": "tensorflow", "application": "tensorflow"}
@@ -18,6 +20,9 @@ _ENGINES = {
     "litert": ("ai_edge_litert", "litert"),
     "onnx": ("onnxruntime", "onnx"),
 }
+
+# Bytes of model files that lanes may read together, for each of them keeps weights of its own.
+_LANES_BYTES = 512 * 1024 * 1024
 
 
 def own_engine(kind: str) -> str:
@@ -62,3 +67,13 @@ def open_file(engine: str, path: Path) -> Runtime:
     from node.runtimes.onnx import OnnxRuntime
 
     return OnnxRuntime(path)
+
+
+def open_lanes(engine: str, path: Path, runtime: Runtime, piece: int = 0) -> Lanes | None:
+    """Put a lane for each core beside a runtime of the same file; None where that cannot be, or is too much."""
+    count = cores()
+    if engine != "litert" or count < 2 or count * path.stat().st_size > _LANES_BYTES:
+        return None
+    from node.runtimes.litert import LiteRTRuntime
+
+    return Lanes(runtime, [LiteRTRuntime(path, threads=1) for _ in range(count)], piece)

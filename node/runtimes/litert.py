@@ -32,8 +32,12 @@ class LiteRTRuntime:
 
     name = "litert"
 
-    def __init__(self, path: Path) -> None:
-        """Load a file. Raises ``ModelError``, and ``MissingExtra`` without the package."""
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        """Load a file, to run on as many threads as there are cores, or as are asked for.
+
+        Raises ``ModelError``, and ``MissingExtra`` without the package.
+        """
+        self._threads = threads or cores()
         try:
             from ai_edge_litert.interpreter import Interpreter
         except ImportError as error:
@@ -41,7 +45,7 @@ class LiteRTRuntime:
         try:
             content = path.read_bytes()
             with without(_NOISE):  # C++ tells of its delegate, once in a process
-                interpreter: Any = Interpreter(model_content=content, num_threads=cores())
+                interpreter: Any = Interpreter(model_content=content, num_threads=self._threads)
                 if all((each["shape_signature"][1:] > 0).all() for each in interpreter.get_input_details()):
                     interpreter.allocate_tensors()  # fails on what cannot run; free sizes come with a batch
         except (OSError, ValueError, RuntimeError) as error:
@@ -65,7 +69,7 @@ class LiteRTRuntime:
 
     def snapshot(self) -> dict[str, object]:
         """See ``Runtime``."""
-        return {"runtime": self.name, "threads": cores(), "row_by_row": self._ports.row_by_row}
+        return {"runtime": self.name, "threads": self._threads, "row_by_row": self._ports.row_by_row}
 
     def _run(self, inputs: Tensors) -> Tensors:
         interpreter = self._interpreter

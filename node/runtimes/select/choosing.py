@@ -1,8 +1,8 @@
 """Which runtime serves a model best, from measurements: pure functions, and the words they are reported in.
 
-A batch may be run in pieces (``pieces``), so each candidate is given its best piece first. What counts then is
-throughput, the time of the largest batch; of those that are as good as equal there, the lone request's latency; of
-those, the model's own format, for a conversion has to be worth it.
+A batch may be run in pieces, and in lanes (``pieces``), so each candidate is given its best way first. What counts
+then is throughput, the time of the largest batch; of those that are as good as equal there, the lone request's latency;
+of those, the model's own format, for a conversion has to be worth it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,12 +29,14 @@ class Candidate(msgspec.Struct, frozen=True):
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a candidate: milliseconds by batch size, run in pieces of ``piece`` (0: whole), its agreement.
 
+    With ``lanes`` a piece is what each of so many takes at a time; 0: there are none.
     ``reason`` says why it is out of the question; empty: it is not.
     """
 
     candidate: Candidate
     ms: dict[int, float] = {}
     piece: int = 0
+    lanes: int = 0
     agreement: Agreement | None = None
     reason: str = ""
 
@@ -43,11 +45,21 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
         parts = [f"batch of {size}: {ms:.2f} ms" for size, ms in self.ms.items()]
         if self.piece:
             parts.append(f"in pieces of {self.piece}")
+        if self.lanes:
+            parts.append(f"in {self.lanes} lanes")
         if self.agreement is not None:
             parts.append(str(self.agreement))
         if self.reason:
             parts.append(self.reason)
         return f"{self.candidate}: {'; '.join(parts)}"
+
+
+class Way(msgspec.Struct, frozen=True, kw_only=True):
+    """How batches are run: milliseconds by size; ``piece`` and ``lanes`` as in ``Trial``."""
+
+    ms: dict[int, float]
+    piece: int
+    lanes: int = 0
 
 
 class ChoiceReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,6 +88,21 @@ def in_pieces_ms(ms: Mapping[int, float], piece: int, size: int) -> float:
     """
     whole, rest = divmod(size, piece)
     return whole * ms[piece] + (ms[min(each for each in ms if each >= rest)] if rest else 0.0)
+
+
+def way(ms: Mapping[int, float], batches: Sequence[int], lanes: int = 0) -> Way:
+    """Return the best way to cut batches, from what sizes take whole: powers of two, and the largest."""
+    piece = best_piece({size: each for size, each in ms.items() if size >= lanes})
+    return Way(
+        ms={size: round(in_pieces_ms(ms, min(piece, size), size), 3) for size in sorted(batches)},
+        piece=0 if piece == max(ms) else max(1, piece // max(1, lanes)),
+        lanes=lanes,
+    )
+
+
+def better(together: Way, lanes: Way) -> Way:
+    """Return lanes unless they are slower with the largest batch: as quick alone, they are quicker beside decoding."""
+    return lanes if max(lanes.ms.items())[1] <= max(together.ms.items())[1] * (1 + EVEN) else together
 
 
 def choose(trials: Sequence[Trial]) -> Candidate:

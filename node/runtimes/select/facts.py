@@ -11,7 +11,7 @@ from node.runtimes import applications
 from node.runtimes.select.samples import pictures_in
 
 # Raised when what is stored of a choice changes its meaning.
-_ENTRIES = 1
+_ENTRIES = 2
 _PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "ai-edge-litert", "onnxruntime", "onnxruntime-gpu", "tf2onnx")
 
 

@@ -15,15 +15,14 @@ import msgspec
 
 from node.errors import ModelError
 from node.models import ModelSource
-from node.runtimes.base import Runtime, Signature
-from node.runtimes.engines import CONVERTED_TO, missing, open_as_it_is, open_file, own_engine
-from node.runtimes.pieces import Pieces
+from node.runtimes.base import Runtime
+from node.runtimes.engines import CONVERTED_TO, missing, open_as_it_is, open_file, open_lanes, own_engine
+from node.runtimes.pieces import Around, Pieces
 from node.runtimes.select.cache import FOLDER, Cache, key, user_folder
 from node.runtimes.select.choosing import Candidate, ChoiceReport, Trial, choose
 from node.runtimes.select.facts import facts, home
 from node.runtimes.select.jobs import Job, file_of
 from node.runtimes.select.supervise import try_all
-from node.tensors import Tensors
 from registry.timing import Clock, SystemClock
 
 log = logging.getLogger(__name__)
@@ -42,36 +41,17 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     samples: Path | None = None
 
 
-class Selected:
+class Selected(Around):
     """The runtime that was chosen, and why."""
 
     def __init__(self, runtime: Runtime, report: ChoiceReport) -> None:
-        piece = report.trial(report.chosen).piece
-        self._runtime = Pieces(runtime, piece) if piece else runtime
+        super().__init__(runtime)
         self.report = report
-
-    @property
-    def name(self) -> str:
-        """See ``Runtime``."""
-        return self._runtime.name
-
-    @property
-    def signature(self) -> Signature:
-        """See ``Runtime``."""
-        return self._runtime.signature
-
-    def run(self, inputs: Tensors) -> Tensors:
-        """See ``Runtime``."""
-        return self._runtime.run(inputs)
-
-    def close(self) -> None:
-        """See ``Runtime``."""
-        self._runtime.close()
 
     def snapshot(self) -> dict[str, object]:
         """See ``Runtime``; ``selection`` is the report, ``quantize`` what the weights have become."""
         return {
-            **self._runtime.snapshot(),
+            **super().snapshot(),
             "quantize": self.report.chosen.quantize,
             "selection": msgspec.to_builtins(self.report),
         }
@@ -180,7 +160,13 @@ def _asked_for(source: ModelSource, trials: tuple[Trial, ...], wanted: Candidate
 
 
 def _open(source: ModelSource, report: ChoiceReport, file: Path | None) -> Selected:
-    return Selected(open_as_it_is(source) if file is None else open_file(report.chosen.runtime, file), report)
+    engine, trial = report.chosen.runtime, report.trial(report.chosen)
+    runtime = open_as_it_is(source) if file is None else open_file(engine, file)
+    if trial.lanes:
+        runtime = open_lanes(engine, file or source.path, runtime, trial.piece) or runtime
+    elif trial.piece:
+        runtime = Pieces(runtime, trial.piece)
+    return Selected(runtime, report)
 
 
 def _tell(source: ModelSource, report: ChoiceReport) -> None:

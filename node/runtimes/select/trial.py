@@ -17,13 +17,14 @@ import numpy as np
 
 from node.errors import ModelError, NodeError
 from node.models import ModelSource, preprocessing
-from node.runtimes.base import Signature
+from node.runtimes.base import Runtime, Signature
 from node.runtimes.convert import to_litert, to_onnx
-from node.runtimes.engines import open_as_it_is, open_file, own_engine
+from node.runtimes.engines import open_as_it_is, open_file, open_lanes, own_engine
+from node.runtimes.pieces import Lanes
 from node.runtimes.reasons import summary
 from node.runtimes.select import timing
 from node.runtimes.select.agreement import Agreement, compare, joined, objection
-from node.runtimes.select.choosing import Candidate, Trial, best_piece, in_pieces_ms
+from node.runtimes.select.choosing import Candidate, Trial, better, way
 from node.runtimes.select.jobs import DOING, JOB, RESULT, Job, Result, decode, encode, file_of
 from node.runtimes.select.samples import Samples, gather
 from node.runtimes.tensorflow import Frozen, freeze, tensorflow
@@ -48,6 +49,7 @@ class _Original:
     signature: Signature
     run: Run
     frozen: Frozen | None
+    lanes: Lanes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ class _Fit:
     candidate: Candidate
     run: Run
     agreement: Agreement | None = None
+    lanes: Lanes | None = None
 
 
 def attempt(job: Job, folder: Path, clock: Clock) -> Result:
@@ -70,20 +73,21 @@ def attempt(job: Job, folder: Path, clock: Clock) -> Result:
     )
     inputs = _as_many_as_time_allows(original.run, samples.inputs, clock)
     reference = _outputs(original.run, inputs)
-    fit = [_Fit(original.candidate, original.run)]
+    fit = [_Fit(original.candidate, original.run, lanes=original.lanes)]
     unfit = []
     for candidate in job.others:
         (folder / DOING).write_text(str(candidate))
         try:
-            run = _converted(candidate, original, samples, folder)
-            agreement = compare(reference, _outputs(run, inputs))
+            runtime, file = _converted(candidate, original, samples, folder)
+            agreement = compare(reference, _outputs(runtime.run, inputs))
         except Exception as error:  # noqa: BLE001 - converters raise whatever they run into; the others go on
             unfit.append(Trial(candidate=candidate, reason=f"it cannot be converted: {summary(error)}"))
             continue
         if reason := objection(agreement, candidate.quantize):
             unfit.append(Trial(candidate=candidate, agreement=agreement, reason=reason))
         else:
-            fit.append(_Fit(candidate, run, agreement))
+            lanes = open_lanes(candidate.runtime, file, runtime)
+            fit.append(_Fit(candidate, runtime.run, agreement, lanes))
     (folder / DOING).unlink(missing_ok=True)
     timed = _timed(fit, inputs, job.batches, clock)
     return Result(trials=(*timed, *unfit), samples=samples.words, pictures=samples.pictures)
@@ -93,7 +97,8 @@ def _original(source: ModelSource) -> _Original:
     candidate = Candidate(own_engine(source.kind))
     if candidate.runtime != "tensorflow":
         runtime = open_as_it_is(source)
-        return _Original(candidate, runtime.signature, runtime.run, None)
+        lanes = open_lanes(candidate.runtime, source.path, runtime)
+        return _Original(candidate, runtime.signature, runtime.run, None, lanes)
     model = freeze(source.path, source.kind)
     constant = tensorflow()[0].constant
 
@@ -104,7 +109,7 @@ def _original(source: ModelSource) -> _Original:
     return _Original(candidate, model.signature, run, model)
 
 
-def _converted(candidate: Candidate, original: _Original, samples: Samples, folder: Path) -> Run:
+def _converted(candidate: Candidate, original: _Original, samples: Samples, folder: Path) -> tuple[Runtime, Path]:
     if original.frozen is None:
         raise ModelError(f"there is no way from {original.candidate} to {candidate}")
     if candidate.runtime == "litert":
@@ -116,7 +121,7 @@ def _converted(candidate: Candidate, original: _Original, samples: Samples, fold
     runtime = open_file(candidate.runtime, file)
     if runtime.signature != original.signature:
         raise ModelError("its inputs and outputs do not survive")
-    return runtime.run
+    return runtime, file
 
 
 def _as_many_as_time_allows(run: Run, inputs: Tensors, clock: Clock) -> Tensors:
@@ -134,18 +139,17 @@ def _outputs(run: Run, inputs: Tensors) -> Tensors:
 
 
 def _timed(fit: list[_Fit], inputs: Tensors, batches: tuple[int, ...], clock: Clock) -> list[Trial]:
-    """Time each, and give it its best piece."""
+    """Time each, and give it its best way."""
     sizes = sorted({*timing.powers_of_two(max(batches)), *batches})
+    runs = [run for each in fit for run in (each.run, *([each.lanes.run] if each.lanes else []))]
+    found = iter(timing.in_turns(runs, inputs, sizes, clock))
     trials = []
-    for each, ms in zip(fit, timing.in_turns([each.run for each in fit], inputs, sizes, clock), strict=True):
-        piece = best_piece(ms)
+    for each in fit:
+        best = way(next(found), batches)
+        if each.lanes is not None:
+            best = better(best, way(next(found), batches, each.lanes.count))
         trials.append(
-            Trial(
-                candidate=each.candidate,
-                ms={size: round(in_pieces_ms(ms, min(piece, size), size), 3) for size in sorted(batches)},
-                piece=piece if piece < sizes[-1] else 0,
-                agreement=each.agreement,
-            )
+            Trial(candidate=each.candidate, ms=best.ms, piece=best.piece, lanes=best.lanes, agreement=each.agreement)
         )
     return trials
 

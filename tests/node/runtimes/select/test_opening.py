@@ -158,6 +158,18 @@ class TestOpening:
         assert digest(model.path.parent) == before  # a version's own folder stays as it was published
         assert np.array_equal(*(each.run(items("pictures", 3))["scores"] for each in (first, second)))
 
+    @pytest.mark.parametrize("cores", [1, 2])
+    def test_lanes_are_served_where_there_are_cores_for_them(self, cores, model, scripted, items, monkeypatch):
+        monkeypatch.setattr("node.runtimes.engines.cores", lambda: cores)
+        scripted(timed(TENSORFLOW, 90), timed(LITERT, 40, piece=1, lanes=2), timed(ONNX, 50))
+        runtime = open_runtime(model, Choice(runtime="auto"))
+        assert runtime.snapshot().get("lanes", 1) == cores
+        seven = items("pictures", 7)
+        scores = runtime.run(seven)["scores"]
+        alone = [runtime.run({"image": seven["image"][n : n + 1]})["scores"] for n in range(7)]
+        assert np.abs(scores - np.concatenate(alone)).max() < 1e-6
+        runtime.close()
+
     def test_a_folder_that_is_mounted_elsewhere_brings_its_choice_along(self, model, scripted, tmp_path):
         (tmp_path / "shades" / "samples").mkdir()
         (tmp_path / "shades" / "samples" / "one.png").write_bytes(b"a picture")

@@ -53,6 +53,22 @@ def test_what_agrees_is_timed_and_its_file_left(attempts, pictures_model, tmp_pa
     assert not (tmp_path / "doing").exists()
 
 
+def test_lanes_are_tried_beside_the_file_as_it_is(attempts, pictures_model, monkeypatch):
+    """Times are made up, the later a run is timed the less it takes: so lanes, timed after their own, are quicker."""
+    monkeypatch.setattr("node.runtimes.engines.cores", lambda: 2)
+    monkeypatch.setattr(
+        trials.timing,
+        "in_turns",
+        lambda runs, inputs, sizes, clock: [
+            {size: size * (9.0 - place) for size in sizes} for place in range(len(runs))
+        ],
+    )
+    found, _ = attempts(pictures_model, FLOAT, ONNX)
+    assert {name: trial.lanes for name, trial in found.items()} == {"tensorflow": 0, "litert": 2, "onnx": 0}
+    assert found["litert"].ms == {1: 7.0, 4: 28.0}
+    assert found["onnx"].ms == {1: 6.0, 4: 24.0}
+
+
 def test_what_disagrees_is_not_timed(attempts, pairs_model):
     """A branch that no sample takes has no range to be calibrated by, and spoils the rest in eight bits."""
     found, _ = attempts(pairs_model, FLOAT, INT8)
