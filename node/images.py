@@ -108,7 +108,8 @@ class Picture:
         self._bytes = len(data)
         self._width, self._height = image.size
         # A camera's preview inside the metadata has scans of its own.
-        self._scans = data.count(_SCAN, len(image.info.get("exif", b""))) if image.format == "JPEG" else 1
+        preview = len(image.info.get("exif", b""))
+        self._scans = _pairs(memoryview(data)[preview:], _SCAN) if image.format == "JPEG" else 1
         if self._scans > _MOST_SCANS:
             raise BadImage(f"the JPEG image has more than {_MOST_SCANS} scans; send it with fewer")
 
@@ -159,7 +160,7 @@ def encode_png(pixels: Pixels) -> bytes:
 
 
 def _opened(data: bytes | bytearray, max_pixels: int) -> Image.Image:
-    if data.count(_EXIF) > _MOST_EXIFS:
+    if _pairs(data, _EXIF[:2]) > _MOST_EXIFS and data.count(_EXIF) > _MOST_EXIFS:
         raise BadImage(f"the image has its EXIF more than {_MOST_EXIFS} times; send it once")
     try:
         image = Image.open(cast("IO[bytes]", _File(data)), formats=FORMATS)
@@ -177,6 +178,14 @@ def _opened(data: bytes | bytearray, max_pixels: int) -> Image.Image:
         image.close()
         raise TooLarge(f"the image is {width} x {height}; this node decodes at most {max_pixels:,} pixels")
     return image
+
+
+def _pairs(data: bytes | bytearray | memoryview, pair: bytes) -> int:
+    """How often two unlike bytes follow each other; ``bytes.count`` takes ten times as long."""
+    wanted, size = np.frombuffer(pair, np.uint16)[0], len(data)
+    at_even = np.frombuffer(data, np.uint16, size // 2)
+    at_odd = np.frombuffer(data, np.uint16, (size - 1) // 2, 1) if size > 2 else at_even[:0]
+    return int(np.count_nonzero(at_even == wanted) + np.count_nonzero(at_odd == wanted))
 
 
 def _orientation(image: Image.Image) -> int:
