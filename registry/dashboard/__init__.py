@@ -1,0 +1,1 @@
+"""The health-check dashboard: pages and JSON over the registry, the nodes' own load and reports of clients."""
