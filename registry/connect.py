@@ -10,8 +10,9 @@ from pathlib import Path
 
 from registry.coldstart.directory import ColdStartDirectory
 from registry.consul.directory import ConsulDirectory
-from registry.consul.settings import consul_settings, host_and_port, refuse_secrets, unusable
+from registry.consul.settings import ConsulSettings, consul_settings, host_and_port, refuse_secrets, unusable
 from registry.directory import Directory
+from registry.errors import ConfigurationError
 from registry.lookup.client.address import SCHEMES, lookup_settings
 from registry.lookup.client.directory import LookupDirectory
 from registry.static import StaticDirectory
@@ -39,8 +40,7 @@ def connect(
     """
     clock = clock or SystemClock()
     rng = rng or random.Random()
-    given = address or os.environ.get("TWOSTEP_REGISTRY") or os.environ.get("CONSUL_HTTP_ADDR") or DEFAULT
-    given = given.strip()
+    given = _given(address)
     if given.startswith("static://"):
         hosts = given.removeprefix("static://").split(",")
         return StaticDirectory([_static(host.strip(), given) for host in hosts], clock=clock)
@@ -51,6 +51,23 @@ def connect(
         directory = ConsulDirectory(consul_settings(given, os.environ), clock=clock, rng=rng, pace=pace)
     folder = os.environ.get("TWOSTEP_CACHE_DIR") if cache is None else os.fspath(cache)
     return ColdStartDirectory(directory, Path(folder).expanduser(), clock=clock) if folder else directory
+
+
+def consul_of(address: str | None = None) -> ConsulSettings:
+    """Return how to reach the Consul at an address, for what asks it more than a ``Directory`` answers.
+
+    Raises ``ConfigurationError``, also for an address that is another kind of directory's.
+    """
+    given = _given(address)
+    scheme = given.partition("://")[0]
+    if scheme == "static" or scheme in SCHEMES:
+        raise ConfigurationError(f"{scheme}:// is a list of instances only; give the Consul itself: consul://HOST:PORT")
+    return consul_settings(given, os.environ)
+
+
+def _given(address: str | None) -> str:
+    found = address or os.environ.get("TWOSTEP_REGISTRY") or os.environ.get("CONSUL_HTTP_ADDR") or DEFAULT
+    return found.strip()
 
 
 def _static(text: str, address: str) -> tuple[str, int]:

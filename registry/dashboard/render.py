@@ -11,6 +11,7 @@ import datetime
 from collections.abc import Hashable, Mapping
 from importlib import resources
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from registry.errors import RegistryError
 
@@ -53,12 +54,17 @@ class Renderer:
             finalize=_harmless,
         )
         self._environment.filters.update(
-            number=number, ms=ms, percent=percent, clock=clock, ago=ago, output=output, length=length
+            number=number, ms=ms, percent=percent, clock=clock, ago=ago, output=output, length=length, segment=segment
         )
 
     def page(self, template: str, **variables: Any) -> str:
         """Return a whole page."""
         return self._environment.get_template(template).render(variables)
+
+    def alone(self, template: str, shell: object, **variables: Any) -> str:
+        """Return a page that nothing streams to: a form, a refusal."""
+        nothing = {"fresh": Markup(), "notice": Markup()}
+        return self.page(template, shell=shell, parts=nothing, **variables)
 
     def part(self, part: Part) -> Markup:
         """Return one live part."""
@@ -111,6 +117,11 @@ def output(text: str) -> str:
     lines = "\n".join(escaped(line) for line in text[:MOST_OUTPUT].splitlines())
     cut = f"\n… cut here; {len(text):,} characters in all" if len(text) > MOST_OUTPUT else ""
     return Markup.escape(lines + cut)
+
+
+def segment(text: str) -> str:
+    """A name as one segment of an address, whatever is in it."""
+    return quote(text, safe="", errors="replace")
 
 
 def _harmless(value: Any) -> Any:

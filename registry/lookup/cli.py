@@ -72,7 +72,7 @@ def lookup(
       twostep registry lookup --host 0.0.0.0 --allow digits --allow 'team-*' --token-file lookup.token
       twostep lookup digits --registry lookup://127.0.0.1:8700
     """
-    from registry.lookup.service import server_tls
+    from registry.serving import server_tls
     from registry.token import Token
 
     if (cert is None) != (key is None):

@@ -1,21 +1,18 @@
 """The look-up service as one thing to start and stop."""
 
-import errno
 import logging
 import random
 import ssl
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Self
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 
 from registry.directory import Directory
-from registry.errors import ConfigurationError
 from registry.lookup.http import Surface
 from registry.lookup.hub import Hub
 from registry.lookup.wire import PORT
+from registry.serving import ClientFaults, listen, reachable
 from registry.timing import Clock, SystemClock
 from registry.token import Token
 
@@ -25,21 +22,9 @@ log = logging.getLogger(__name__)
 _BACKLOG = 1024
 # How long stopping waits for what is being sent, in seconds.
 _CLEANUP = 2.0
-_WILDCARDS = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - these are replaced, not bound
 
 
-class _ClientFaults(logging.Filter):
-    """Says in one quiet line what aiohttp logs with a traceback: bytes that are no HTTP."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, HttpProcessingError):
-            log.info("a client sent what is no HTTP: %s", str(error.message).partition("\n")[0])
-            return False
-        return True
-
-
-log.getChild("http").addFilter(_ClientFaults())
+log.getChild("http").addFilter(ClientFaults())
 
 
 class LookupService:
@@ -75,8 +60,7 @@ class LookupService:
     @property
     def address(self) -> str:
         """``host:port`` to reach it at, from this machine."""
-        host = _WILDCARDS.get(self._host, self._host)
-        return f"[{host}]:{self._port}" if ":" in host else f"{host}:{self._port}"
+        return reachable(self._host, self._port)
 
     @property
     def url(self) -> str:
@@ -100,17 +84,7 @@ class LookupService:
             handler_cancellation=True,
             shutdown_timeout=_CLEANUP,
         )
-        await runner.setup()
-        self._site = web.TCPSite(runner, self._host or None, self._port, ssl_context=self._tls, backlog=_BACKLOG)
-        try:
-            await self._site.start()
-        except OSError as error:
-            await runner.cleanup()
-            if error.errno == errno.EADDRINUSE:
-                raise ConfigurationError(
-                    f"port {self._port} on {self._host} is in use; choose another one with --port"
-                ) from error
-            raise ConfigurationError(f"cannot listen on {self._host}:{self._port}: {error.strerror}") from error
+        self._site = await listen(runner, self._host, self._port, tls=self._tls, backlog=_BACKLOG)
         self._runner = runner
         self._port = runner.addresses[0][1]
         self._hub.start()
@@ -122,14 +96,3 @@ class LookupService:
         await self._site.stop()
         await self._hub.stop()
         await self._runner.cleanup()
-
-
-def server_tls(certificate: Path, key: Path) -> ssl.SSLContext:
-    """Return what a server with this certificate (its chain included) and key needs. Raises ``ConfigurationError``."""
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        context.load_cert_chain(certificate, key)
-    except (OSError, ssl.SSLError) as error:
-        reason = error.strerror if error.strerror and not isinstance(error, ssl.SSLError) else "no pair in PEM format"
-        raise ConfigurationError(f"certificate {certificate} and key {key} cannot be used: {reason}") from error
-    return context
