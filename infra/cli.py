@@ -25,10 +25,20 @@ COMMANDS = {  # in the order a newcomer meets them
     "node": "node.cli:node",
     "lookup": "registry.cli:lookup",
     "infer": "smartclient.cli:infer",
+    "dashboard": "registry.dashboard.cli:dashboard",
     "simulate": "smartclient.simulation.cli:simulate",
     "bench": "infra.bench.cli:bench",
 }
-EXTRAS = {"tensorflow": "node", "keras": "node", "numpy": "node", "PIL": "node", "sklearn": "demo", "rich": "cli"}
+EXTRAS = {
+    "tensorflow": "node",
+    "keras": "node",
+    "numpy": "node",
+    "PIL": "node",
+    "sklearn": "demo",
+    "rich": "cli",
+    "jinja2": "dashboard",
+    "markupsafe": "dashboard",
+}
 
 
 class Commands(click.Group):

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from infra.consul.agent import is_free
+from infra.consul.agent import free_port, is_free
 from infra.fleet import FleetError, LocalFleet, twostep
 from infra.leash import leashed
 from infra.load import Tally, choose, classify_all
@@ -30,6 +30,7 @@ from smartclient import AsyncSmartClient
 SERVICE = "digits"
 REGISTRIES = {"embedded": "Starting the embedded registry", "consul": "Starting a real Consul agent"}
 CONCURRENCY = 8
+DASHBOARD_PORT = 8600
 WATCHED_SECONDS = 5.0  # how long the killed node may take to show as such: check interval and time-out with room
 
 
@@ -44,6 +45,7 @@ class Plan:
     kill_one: bool
     kill_registry: bool
     stay: bool
+    dashboard: bool
 
 
 class Demo:
@@ -59,6 +61,8 @@ class Demo:
         """Do all of it; ``announce`` gets the numbers. Returns whether no request failed."""
         with LocalFleet(registry=self.plan.registry, port=self._port()) as fleet:
             await self._start_registry(fleet)
+            if self.plan.dashboard:
+                await self._start_dashboard(fleet)
             await self._start_nodes(fleet)
             report = await self._classify(fleet)
             announce(report)
@@ -79,11 +83,25 @@ class Demo:
                 " answers as its own; stop them, or use another registry"
             )
 
+    async def _start_dashboard(self, fleet: LocalFleet) -> None:
+        # Made for this run: whoever may read the folder may drain its nodes.
+        for name in ("operator", "admin"):
+            fleet.secret(name)
+        with self._step("Starting the dashboard"):
+            fleet.start_dashboard(
+                DASHBOARD_PORT if is_free(DASHBOARD_PORT) else free_port(),
+                *("--cluster", "demo", "--operator-token-file", str(fleet.secret("operator"))),
+                *("--admin-token-file", str(fleet.secret("admin"))),
+            )
+            await fleet.wait_dashboard()
+        self.console.print(f"  watch it at {fleet.dashboard_url}", highlight=False)
+
     async def _start_nodes(self, fleet: LocalFleet) -> None:
         names = [f"{SERVICE}-{number + 1}" for number in range(self.plan.nodes)]
+        admin = ("--admin-token-file", str(fleet.secret("admin"))) if self.plan.dashboard else ()
         with self._step(f"Starting {', '.join(names)}: each loads TensorFlow and warms up"):
             for name in names:
-                fleet.start_node(name, self.plan.model, "--name", SERVICE, "--check-interval", "1")
+                fleet.start_node(name, self.plan.model, "--name", SERVICE, "--check-interval", "1", *admin)
             seen = await fleet.wait_passing(SERVICE, len(names))
         for instance in seen.instances:
             self.console.print(f"  {instance.id} passing at {instance.url}")
@@ -98,7 +116,9 @@ class Demo:
                 rate = tally.finished / max(time.monotonic() - began, 1e-9)
                 progress.update(task, completed=tally.finished, rate=f"{rate:.0f} images/s")
 
-            async with AsyncSmartClient(SERVICE, registry=fleet.address, policy="rotation") as client:
+            async with AsyncSmartClient(
+                SERVICE, registry=fleet.address, policy="rotation", reporter=fleet.dashboard_url, reporter_name="demo"
+            ) as client:
                 tally = await classify_all(
                     client,
                     self.images,
@@ -139,6 +159,7 @@ class Demo:
         url = fleet.address.replace("consul://", "http://")
         self.console.print(
             "\n[bold]The fleet stays up. Try, in another terminal:[/bold]\n"
+            f"{self._dashboard_words(fleet)}"
             f"  twostep infer {SERVICE} {self.plan.model / 'samples'}{at}\n"
             f"  twostep lookup {SERVICE} --watch{at}\n"
             f"  twostep node --model {self.plan.model} --name {SERVICE} --port 0{at}\n"
@@ -151,6 +172,15 @@ class Demo:
         while True:
             await asyncio.sleep(1.0)
             fleet.check()
+
+    def _dashboard_words(self, fleet: LocalFleet) -> str:
+        if not fleet.dashboard_url:
+            return ""
+        return (
+            f"  {fleet.dashboard_url} in a browser; to drain a node there, sign in with what is in\n"
+            f"  {fleet.secret('operator')}\n"
+            f"  TWOSTEP_DASHBOARD={fleet.dashboard_url} in the environment of the next one lets it report there\n"
+        )
 
     def _port(self) -> int | None:
         """8500 when the fleet stays up and nobody has it: then the commands need no --registry."""
@@ -217,6 +247,7 @@ def print_table(report: dict[str, Any], console: Console) -> None:
 )
 @click.option("--kill-one", is_flag=True, help="Kill one node (SIGKILL) in the middle.")
 @click.option("--kill-registry", is_flag=True, help="Kill the registry (SIGKILL) in the middle; implies --once.")
+@click.option("--dashboard/--no-dashboard", default=True, show_default=True, help="Show the fleet in a browser, too.")
 @click.option("--once", is_flag=True, help="End after the images; the default when output is not a terminal.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output; implies --once.")
 def demo(
@@ -227,6 +258,7 @@ def demo(
     model: Path,
     kill_one: bool,
     kill_registry: bool,
+    dashboard: bool,
     once: bool,
     as_json: bool,
 ) -> None:
@@ -244,7 +276,7 @@ def demo(
     if kill_registry and registry not in ("embedded", "consul"):
         raise click.UsageError("--kill-registry kills only a registry that the demo started: embedded or consul")
     stay = not (once or as_json or kill_registry) and sys.stdout.isatty()
-    plan = Plan(registry, nodes, images, model, kill_one, kill_registry, stay)
+    plan = Plan(registry, nodes, images, model, kill_one, kill_registry, stay, dashboard)
     console = Console(stderr=as_json)
     announce: Callable[[dict[str, Any]], None] = (
         (lambda report: click.echo(json.dumps(report))) if as_json else (lambda report: print_table(report, console))

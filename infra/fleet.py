@@ -1,11 +1,12 @@
 """A local fleet under supervision: a registry and nodes as processes of their own, and nothing left behind.
 
-``LocalFleet`` starts the same commands a person would type (``twostep registry``, ``twostep node``), each with its log
-in a temporary folder, each leashed to this process, and stops them in order: nodes first, so that they can say goodbye
-to the registry. The demo, the benchmarks and the end-to-end tests stand on it.
+``LocalFleet`` starts the same commands a person would type (``twostep registry``, ``node``, ``dashboard``), each with
+its log in a temporary folder, each leashed to this process, and stops them in order: nodes first, so that they can say
+goodbye to the registry. The demo, the benchmarks and the end-to-end tests stand on it.
 """
 
 import asyncio
+import secrets
 import shutil
 import signal
 import subprocess
@@ -82,8 +83,10 @@ class LocalFleet:
         self.nodes: dict[str, Supervised] = {}
         self.address = registry
         self._port = port
+        self.dashboard_url = ""
         self._registry: Supervised | None = None
         self._agent: ConsulAgent | None = None
+        self._dashboard: Supervised | None = None
 
     def start_registry(self) -> None:
         """Start the registry unless it runs already. Raises ``FleetError`` or ``ConsulUnavailable``."""
@@ -129,9 +132,32 @@ class LocalFleet:
         logs = "; ".join(f"{node.name}: {node.tail(1)}" for node in self.nodes.values())
         raise FleetError(f"{service} was not ready within {seconds:.0f} s ({last}). {logs}")
 
+    def start_dashboard(self, port: int, *options: str) -> None:
+        """Start the dashboard over the registry; clients may report to ``dashboard_url`` from now on."""
+        command = ("dashboard", "--registry", self.address, "--port", str(port), *options)
+        self._dashboard = self._spawn("dashboard", command)
+        self.dashboard_url = f"http://127.0.0.1:{port}"
+
+    def secret(self, name: str) -> Path:
+        """A file with a token made for this fleet, the same at every call; gone when the fleet is."""
+        path = self.folder / f"{name}.token"
+        if not path.exists():
+            path.touch(mode=0o600)
+            path.write_text(secrets.token_urlsafe(24) + "\n")
+        return path
+
+    async def wait_dashboard(self, *, seconds: float = 30.0) -> None:
+        """Wait until the dashboard answers. Raises ``FleetError``."""
+        give_up = time.monotonic() + seconds
+        while self._dashboard is not None and "ready at" not in self._dashboard.log.read_text(errors="replace"):
+            self.check()
+            if time.monotonic() > give_up:
+                raise FleetError(f"the dashboard was not ready within {seconds:.0f} s. {self._dashboard.tail()}")
+            await asyncio.sleep(0.05)
+
     def check(self) -> None:
         """Raise ``FleetError`` if a process that should run has ended."""
-        for each in (self._registry, *self.nodes.values()):
+        for each in (self._registry, self._dashboard, *self.nodes.values()):
             if each is not None and not each.running:
                 raise FleetError(f"{each.name} ended with status {each.popen.returncode}: {each.tail()}")
 
@@ -158,16 +184,17 @@ class LocalFleet:
             node.send(signal.SIGTERM)
         for node in self.nodes.values():
             node.wait()
-        if self._registry is not None:
-            self._registry.send(signal.SIGTERM)
-            self._registry.wait()
+        for each in (self._dashboard, self._registry):
+            if each is not None:
+                each.send(signal.SIGTERM)
+                each.wait()
         if self._agent is not None:
             self._agent.remove()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def snapshot(self) -> dict[str, object]:
         """Registry address and the processes."""
-        own = [] if self._registry is None else [self._registry.snapshot()]
+        own = [each.snapshot() for each in (self._registry, self._dashboard) if each is not None]
         return {"registry": self.address, "processes": own + [node.snapshot() for node in self.nodes.values()]}
 
     def _spawn(self, name: str, arguments: Sequence[str]) -> Supervised:
