@@ -84,9 +84,6 @@ class Demo:
             )
 
     async def _start_dashboard(self, fleet: LocalFleet) -> None:
-        # Made for this run: whoever may read the folder may drain its nodes.
-        for name in ("operator", "admin"):
-            fleet.secret(name)
         with self._step("Starting the dashboard"):
             fleet.start_dashboard(
                 DASHBOARD_PORT if is_free(DASHBOARD_PORT) else free_port(),

@@ -5,7 +5,7 @@ then is throughput, the time of the largest batch; of those that are as good as 
 of those, the model's own format, for a conversion has to be worth it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -75,10 +75,10 @@ class ChoiceReport(msgspec.Struct, frozen=True, kw_only=True):
         return next(each for each in self.trials if each.candidate == candidate)
 
 
-def best_piece(ms: Mapping[int, float]) -> int:
+def best_piece(ms: Mapping[int, float], of_equals: Callable[[list[int]], int] = min) -> int:
     """Return the batch size with the least time for each item; of equals the smallest, which needs the least memory."""
     least = min(each / size for size, each in ms.items())
-    return min(size for size, each in ms.items() if each / size <= least * (1 + EVEN))
+    return of_equals([size for size, each in ms.items() if each / size <= least * (1 + EVEN)])
 
 
 def in_pieces_ms(ms: Mapping[int, float], piece: int, size: int) -> float:
@@ -91,8 +91,11 @@ def in_pieces_ms(ms: Mapping[int, float], piece: int, size: int) -> float:
 
 
 def way(ms: Mapping[int, float], batches: Sequence[int], lanes: int = 0) -> Way:
-    """Return the best way to cut batches, from what sizes take whole: powers of two, and the largest."""
-    piece = best_piece({size: each for size, each in ms.items() if size >= lanes})
+    """Return the best way to cut batches, from what sizes take whole: powers of two, and the largest.
+
+    Of equal pieces lanes take the largest: after each a lane asks for the interpreter's lock, which others hold.
+    """
+    piece = best_piece({size: each for size, each in ms.items() if size >= lanes}, max if lanes else min)
     return Way(
         ms={size: round(in_pieces_ms(ms, min(piece, size), size), 3) for size in sorted(batches)},
         piece=0 if piece == max(ms) else max(1, piece // max(1, lanes)),

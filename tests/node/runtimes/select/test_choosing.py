@@ -56,6 +56,10 @@ def test_a_lane_takes_its_share_of_a_piece_and_none_is_left_idle():
     assert (best.piece, best.lanes, best.ms) == (2, 4, {1: 0.5, 32: 36.0})
 
 
+def test_of_equal_pieces_lanes_take_the_largest():
+    assert way({1: 2.0, 2: 3.2, 4: 6.3, 8: 12.9, 32: 60.0}, batches=(32,), lanes=2).piece == 4
+
+
 @pytest.mark.parametrize(("lanes_ms", "lanes"), [(55.0, 2), (58.0, 2), (60.0, 0)])
 def test_lanes_are_taken_where_they_are_as_quick(lanes_ms, lanes):
     """They gain beside decoding, which the trial does not do; what it can see is that they lose nothing."""
