@@ -1,0 +1,15 @@
+"""The variables of the sign-in form. Pure; ``access`` decides who may come in."""
+
+from typing import Any
+
+from markupsafe import Markup
+
+from registry.dashboard.pages.problem import said
+
+
+def variables(back: str, refused: str = "", *, can_act: bool) -> dict[str, Any]:
+    """Return them. ``back``: where to go on, an address of this dashboard; ``refused``: why it was not done.
+
+    ``can_act`` False: there is no operator token, so nobody can sign in.
+    """
+    return {"title": "Sign in", "back": Markup.escape(back), "refused": said(refused), "can_act": can_act}
