@@ -113,7 +113,9 @@ class Asker:
             return self._lent
         if self._own is None:
             self._own = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(force_close=not self._keep), cookie_jar=aiohttp.DummyCookieJar()
+                connector=aiohttp.TCPConnector(force_close=not self._keep),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,  # what is small on the wire may be huge unpacked; none was asked for
             )
         return self._own
 

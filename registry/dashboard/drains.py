@@ -129,7 +129,8 @@ class Drains:
         self._orders[running.head.id] = running
         self._forget()
         whom = printable(chosen[0], 80) if len(chosen) == 1 else f"{len(chosen)} of {printable(service.name, 80)}"
-        self._tell(running, Kind.ACTION, f"{_verb(running)} {whom}", chosen[0] if len(chosen) == 1 else "")
+        words = f"{_verb(running)} {whom}: {printable(reason)}"
+        self._tell(running, Kind.ACTION, words, chosen[0] if len(chosen) == 1 else "")
         for each in chosen:
             member = service.by_id.get(each)
             if member is None:
