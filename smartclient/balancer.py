@@ -40,7 +40,10 @@ UNKNOWN_FAILURE = 1.0  # seconds, where no latency is known yet
 
 
 class Balancer:
-    """The endpoints of one service and the picker over them."""
+    """The endpoints of one service and the picker over them.
+
+    ``observer``: who is told of every attempt that ends, how, and after how many seconds; None costs nothing.
+    """
 
     def __init__(
         self,
@@ -55,6 +58,7 @@ class Balancer:
     ) -> None:
         self.panics = 0
         self.ejections = 0
+        self.observer: Callable[[Endpoint, Outcome, float], None] | None = None
         self._policy = policy
         self._service = service
         self._source = source
@@ -231,6 +235,8 @@ class Balancer:
     def _settle(self, lease: Lease, outcome: Outcome, retry_after: float | None, took: float | None) -> None:
         endpoint, now = lease.endpoint, self._clock.monotonic()
         breaker = endpoint.breaker
+        if self.observer is not None:
+            self.observer(endpoint, outcome, now - lease.began if took is None else took)
         if outcome is Outcome.OK:
             endpoint.latency.observe(now - lease.began if took is None else took, now)
             if breaker.calm:

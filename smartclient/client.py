@@ -37,6 +37,7 @@ from smartclient.metadata import InputNames
 from smartclient.options import RequestOptions, request_of
 from smartclient.policies.select import DEFAULT, named
 from smartclient.policy import ANY, PickInfo, Policy
+from smartclient.reporter import Dashboard, Reporter
 from smartclient.response import Response, StreamedResponse
 from smartclient.retry import RetryRule
 from smartclient.tensors import Tensors
@@ -71,7 +72,9 @@ class AsyncSmartClient:
     None takes TWOSTEP_CACHE_DIR. ``tls``: whom to trust, and what certificate to show, at nodes that speak https; None
     takes TWOSTEP_CACERT, TWOSTEP_CLIENT_CERT and TWOSTEP_CLIENT_KEY. ``token``: the bearer token that nodes demand, a
     text, or the path (a ``Path``) of a file that is read again at every attempt; None takes TWOSTEP_NODE_TOKEN_FILE,
-    then TWOSTEP_NODE_TOKEN, and an empty text is none. Raises ``BadOption``.
+    then TWOSTEP_NODE_TOKEN, and an empty text is none. ``reporter``: the address of a dashboard that is told every few
+    seconds what this client does, ``reporter_name`` what it is called there (unique in the fleet); None takes
+    TWOSTEP_DASHBOARD and TWOSTEP_CLIENT_NAME, and an empty address is none. Raises ``BadOption``.
     """
 
     def __init__(
@@ -90,6 +93,8 @@ class AsyncSmartClient:
         cache_dir: str | os.PathLike[str] | None = None,
         tls: ssl.SSLContext | None = None,
         token: str | os.PathLike[str] | None = None,
+        reporter: str | None = None,
+        reporter_name: str | None = None,
         transport: Transport | None = None,
         clock: Clock | None = None,
         rng: random.Random | None = None,
@@ -98,6 +103,7 @@ class AsyncSmartClient:
             raise BadOption(f"timeout={timeout} and attempts={attempts}: both must be above 0")
         if tls is not None and transport is not None:
             raise BadOption("tls is for the client's own transport; give it to the transport you hand in")
+        dashboard = Dashboard.of(reporter, reporter_name, os.environ)
         clock, rng = clock or SystemClock(), rng or random.Random()
         self.service = service
         self._timeout = timeout
@@ -127,6 +133,9 @@ class AsyncSmartClient:
         bearer = Bearer.of(token, os.environ)
         self._sender = sender(self._balancer, self._transport, clock=clock, bearer=bearer)
         self._caller = caller(self._balancer, self._sender, service=service, clock=clock, rng=rng, limits=limits)
+        self._reporter: Reporter | None = None
+        if dashboard is not None:
+            self._reporter = Reporter(dashboard, self._balancer, self._caller, service=service, clock=clock, rng=rng)
 
     async def ready(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the whole call's deadline
         """Look the service up now instead of at the first call.
@@ -308,7 +317,7 @@ class AsyncSmartClient:
         return self._closed
 
     def snapshot(self) -> dict[str, Any]:
-        """Return the observable state: list and its age, endpoints, calls and retries, connections."""
+        """Return the observable state: list and its age, endpoints, calls and retries, connections, reports."""
         return {
             "service": self.service,
             "closed": self._closed,
@@ -316,10 +325,14 @@ class AsyncSmartClient:
             "balancer": self._balancer.snapshot(),
             "calls": self._caller.snapshot(),
             "transport": self._transport.snapshot(),
+            "reporter": None if self._reporter is None else self._reporter.snapshot(),
         }
 
     async def close(self) -> None:
-        """End the watch and close connections; calls under way fail. Closing twice is fine."""
+        """End the watch and close connections; calls under way fail. Closing twice is fine.
+
+        A dashboard is sent a last report, which takes half a second at most.
+        """
         if self._closed:
             return
         self._closed = True
@@ -329,6 +342,8 @@ class AsyncSmartClient:
             await self._transport.close()
         if self._own_directory:
             await self._directory.close()
+        if self._reporter is not None:
+            await self._reporter.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -353,6 +368,8 @@ class AsyncSmartClient:
             begun = self._clock.monotonic()
             await self._listed(seconds)
             seconds = max(0.001, seconds - (self._clock.monotonic() - begun))
+        if self._reporter is not None:
+            self._reporter.start()
         return await self._caller.call(
             request, within=seconds, idempotent=idempotent, elsewhere=elsewhere, key=key, stream=stream
         )

@@ -14,9 +14,9 @@ from collections.abc import Callable
 import msgspec
 
 from registry.dashboard.intake import BadReport, TooMany, decode
-from registry.dashboard.latencies import EDGES, HALF, Recent, numbered, quantiles
+from registry.dashboard.latencies import EDGES, HALF, Recent, numbered
 from registry.dashboard.model import Caller, Traffic
-from registry.dashboard.tally import LEFT_OUT, Client, Pair, Target
+from registry.dashboard.tally import LEFT_OUT, Client, Pair, PairTraffic, Target
 from registry.dashboard.wire import NodeReport, Report
 from registry.timing import Clock
 
@@ -34,22 +34,6 @@ BUCKETS_OF_A_PAIR = 16
 
 OnEject = Callable[[str, str, int, int], None]
 Key = tuple[str, str, str]
-
-
-class PairTraffic(msgspec.Struct, frozen=True, kw_only=True):
-    """One client's attempts at one instance over the last minute or so; ``state`` as in ``wire.NodeReport``.
-
-    ``p50``, ``p99``: milliseconds, None where none were measured.
-    """
-
-    client: str
-    instance: str
-    rps: float
-    success: float | None = None
-    p50: float | None = None
-    p99: float | None = None
-    in_flight: int = 0
-    state: str = ""
 
 
 class _Service:
@@ -199,7 +183,7 @@ class Calls:
                 each.id for each in heapq.nlargest(instances, targets, key=lambda each: (each.left_out_by, each.rate))
             ]
         found = [
-            _shown(row.name, column, pair, now)
+            pair.traffic(row.name, now)
             for row in rows
             for column in columns
             if (pair := row.pairs.get(column)) is not None
@@ -343,17 +327,3 @@ class Calls:
             if before != (target.left_out_by > 0) and self._on_eject is not None:
                 clients = len(self._services[target.service].clients)
                 self._on_eject(target.service, target.id, target.left_out_by, clients)
-
-
-def _shown(client: str, instance: str, pair: Pair, now: float) -> PairTraffic:
-    p50, p99 = quantiles(pair.times.read(now), (0.5, 0.99)) if pair.times is not None else (None, None)
-    return PairTraffic(
-        client=client,
-        instance=instance,
-        rps=pair.rate,
-        success=pair.good / pair.rate if pair.rate else None,
-        p50=p50,
-        p99=p99,
-        in_flight=pair.in_flight,
-        state=pair.state,
-    )

@@ -5,14 +5,31 @@ over the seconds that the reports were about, so it is right from the first repo
 Sums over the clients of an instance are kept up to date by difference, because a page asks for a hundred at once.
 """
 
+from msgspec import Struct
 from msgspec.structs import replace
 
-from registry.dashboard.latencies import HALF, Recent
+from registry.dashboard.latencies import HALF, Recent, quantiles
 from registry.dashboard.model import Caller
 from registry.dashboard.wire import Report
 
 LEFT_OUT = frozenset({"ejected", "probation"})
 """States in which a client sends an instance nothing, but for a single trial."""
+
+
+class PairTraffic(Struct, frozen=True, kw_only=True):
+    """One client's attempts at one instance over the last minute or so; ``state`` as in ``wire.NodeReport``.
+
+    ``p50``, ``p99``: milliseconds, None where none were measured.
+    """
+
+    client: str
+    instance: str
+    rps: float
+    success: float | None = None
+    p50: float | None = None
+    p99: float | None = None
+    in_flight: int = 0
+    state: str = ""
 
 
 class Pair:
@@ -54,6 +71,20 @@ class Pair:
         to.left_out_by += (state in LEFT_OUT) - (self.state in LEFT_OUT)
         self.rate, self.good, self.in_flight, self.state = rate, good, in_flight, state
         return True
+
+    def traffic(self, client: str, now: float) -> PairTraffic:
+        """Return it as others see it; ``client``: what that is called."""
+        p50, p99 = (None, None) if self.times is None else quantiles(self.times.read(now), (0.5, 0.99))
+        return PairTraffic(
+            client=client,
+            instance=self.instance.id,
+            rps=self.rate,
+            success=self.good / self.rate if self.rate else None,
+            p50=p50,
+            p99=p99,
+            in_flight=self.in_flight,
+            state=self.state,
+        )
 
 
 class Target:
