@@ -116,6 +116,11 @@ async def ending(drains, order):
     return drains.order(order.id).steps
 
 
+async def draining(drains, order):
+    """Wait until the node has agreed, and the next look at it is due by the clock."""
+    await until(lambda: drains.order(order.id).steps["digits-0"].stage is Stage.DRAINING)
+
+
 async def looked(drains, node, clock):
     """Let one look at the node happen, and be answered."""
     before = len(node.asked)
@@ -161,7 +166,7 @@ async def test_it_drains_until_nothing_is_inside(node, drains, clock):
 async def test_a_lull_before_clients_have_heard_is_no_end(node, drains, clock):
     node.refusing = False
     order = start(drains, service(node.port))
-    await until(lambda: drains.order(order.id).steps["digits-0"].stage is Stage.DRAINING)
+    await draining(drains, order)
     await looked(drains, node, clock)
     assert not drains.order(order.id).ended
     node.refusing = True
@@ -172,7 +177,7 @@ async def test_a_lull_before_clients_have_heard_is_no_end(node, drains, clock):
 async def test_after_two_minutes_it_is_overdue_with_what_is_inside(node, drains, clock, events):
     node.requests = 3
     order = start(drains, service(node.port))
-    await until(lambda: clock.sleepers == 1)
+    await draining(drains, order)
     clock._now += 120  # a jump: not two hundred looks
     await clock.advance(0)
     step = (await ending(drains, order))["digits-0"]
@@ -192,7 +197,7 @@ async def test_calling_back_is_done_when_the_node_agrees(node, drains, events):
 async def test_a_node_that_is_called_back_meanwhile_is_waited_for_no_longer(node, drains, clock):
     node.requests = 3
     order = start(drains, service(node.port))
-    await until(lambda: clock.sleepers == 1)
+    await draining(drains, order)
     node.state = "ready"
     await looked(drains, node, clock)
     assert (await ending(drains, order))["digits-0"].words == "refused: it was called back meanwhile"
@@ -309,11 +314,12 @@ async def test_a_node_that_is_not_there_is_refused_with_the_cause(node, drains):
 async def test_a_node_that_ends_while_it_drains_is_gone(node, drains, clock):
     node.requests = 3
     order = start(drains, service(node.port))
-    await until(lambda: clock.sleepers == 1)
+    await draining(drains, order)
     await node.stop()
     for _ in range(2):
         await clock.advance(0.5)
-        await until(lambda: clock.sleepers == 1 and not drains._looking.locked())
+        await until(lambda: drains._looking._value == 10)
+        await clock.settle()
         assert not drains.order(order.id).ended
     await clock.advance(0.5)
     step = (await ending(drains, order))["digits-0"]
@@ -323,7 +329,7 @@ async def test_a_node_that_ends_while_it_drains_is_gone(node, drains, clock):
 async def test_a_node_that_misses_a_look_now_and_then_is_not_gone(node, drains, clock):
     node.requests = 3
     order = start(drains, service(node.port))
-    await until(lambda: clock.sleepers == 1)
+    await draining(drains, order)
     for _ in range(2):
         node.answers = [(200, b" " * 70_000, {})] * 2
         for _ in range(3):
@@ -382,7 +388,7 @@ async def test_a_hundred_orders_are_kept_and_the_one_under_way_is_not_forgotten(
 async def test_closing_ends_what_is_under_way(node, drains, events, clock):
     node.requests = 3
     order = start(drains, service(node.port))
-    await until(lambda: clock.sleepers == 1)
+    await draining(drains, order)
     await drains.close()
     assert drains.order(order.id).steps["digits-0"].reason == "the dashboard ended before it was done"
     asked = len(node.asked)
@@ -425,7 +431,7 @@ async def test_a_real_node_is_drained_and_called_back_and_says_so_where_its_load
 
         order = start(drains, given)
         await until(lambda: server.intake.refusing)
-        await until(lambda: clock.sleepers == 2 or drains.order(order.id).ended)
+        await until(lambda: drains.order(order.id).steps[server.id].stage in {Stage.DRAINING, Stage.DONE})
         await clock.advance(0.5)
         assert (await ending(drains, order))[server.id].words == "done"
         assert (await load()).error == "it takes no work: draining"
