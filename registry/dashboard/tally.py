@@ -119,6 +119,7 @@ class Client:
         "_turned",
         "heard",
         "heard_at",
+        "leaves_out",
         "name",
         "pairs",
         "report",
@@ -130,6 +131,7 @@ class Client:
         self.report = report
         self.heard = self.heard_at = 0.0
         self.pairs: dict[str, Pair] = {}
+        self.leaves_out: tuple[str, ...] = ()
         self.times = Recent(now)
         self._turned = now
         self._covered = self._covered_before = 0.0
@@ -157,7 +159,8 @@ class Client:
             throttled + report.throttled,
         )
         self._covered += report.period
-        # Kept without what is long: all of that has been counted.
+        self.leaves_out = tuple(sorted({each.instance for each in report.nodes if each.state in LEFT_OUT}))
+        # Kept without what is long: all of that is counted elsewhere.
         self.report, self.heard, self.heard_at = replace(report, nodes=[], latencies=[]), now, at
         self._made = None
         return turned
@@ -185,7 +188,7 @@ class Client:
                 hedges_per_s=hedges,
                 throttled_per_s=throttled,
                 budget_left=report.budget_left,
-                ejected=tuple(sorted(name for name, pair in self.pairs.items() if pair.state in LEFT_OUT)),
+                ejected=self.leaves_out,
                 instances=len(self.pairs),
             )
         return self._made
