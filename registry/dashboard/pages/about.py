@@ -100,8 +100,8 @@ def _version(name: str) -> str:
 def _protection(world: World) -> tuple[Fact, ...]:
     acting = (
         f"Operators, once signed in with an operator token: for {length(LASTS)}, or until idle for {length(IDLE)}. "
-        "Each action is a POST from a page of this dashboard with the session's own secret, has a reason, and is an event "
-        "with the operator's name. The nodes' own admin token stays in this process."
+        "Each action is a POST from a page of this dashboard with the session's own secret, has a reason, and is an "
+        "event with the operator's name. The nodes' own admin token stays in this process."
         if world.can_act
         else "Nobody: it is read-only. Start it with --operator-token-file FILE to let operators sign in."
     )

@@ -71,7 +71,8 @@ class PairRow(msgspec.Struct, frozen=True, kw_only=True):
 class CallsView(msgspec.Struct, frozen=True, kw_only=True):
     """One page of callers.
 
-    ``found`` and ``silent`` count those of this service on all pages, ``total`` those of any; ``more_pairs``: how many there are besides ``pairs``.
+    ``found`` and ``silent`` count those of this service on all pages, ``total`` those of any; ``more_pairs``: how many
+    there are besides ``pairs``.
     """
 
     service: str

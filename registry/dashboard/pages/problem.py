@@ -3,6 +3,7 @@
 from typing import Any
 
 from registry.dashboard.pages.address import link
+from registry.dashboard.reply import local
 
 _OTHERWISE = "This did not work"
 _TITLES = {
@@ -21,8 +22,8 @@ _TITLES = {
 
 
 def variables(status: int, sentence: str, back: str = "/") -> dict[str, Any]:
-    """Return the variables of ``problem.html``. ``back``: the page of this dashboard that it began on."""
-    href, words = _next(status, back)
+    """Return the variables of ``problem.html``. ``back``: the address that it began on."""
+    href, words = _next(status, local(back))
     return {
         "title": _TITLES.get(status, _OTHERWISE),
         "status": status,

@@ -5,11 +5,12 @@ from typing import Any
 from markupsafe import Markup
 
 from registry.dashboard.pages.problem import said
+from registry.dashboard.reply import local
 
 
 def variables(back: str, refused: str = "", *, can_act: bool) -> dict[str, Any]:
-    """Return them. ``back``: where to go on, an address of this dashboard; ``refused``: why it was not done.
+    """Return them. ``back``: where to go on, if that is in this dashboard; ``refused``: why it was not done.
 
     ``can_act`` False: there is no operator token, so nobody can sign in.
     """
-    return {"title": "Sign in", "back": Markup.escape(back), "refused": said(refused), "can_act": can_act}
+    return {"title": "Sign in", "back": Markup.escape(local(back)), "refused": said(refused), "can_act": can_act}
