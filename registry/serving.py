@@ -57,3 +57,12 @@ def server_tls(certificate: Path, key: Path) -> ssl.SSLContext:
         reason = error.strerror if error.strerror and not isinstance(error, ssl.SSLError) else "no pair in PEM format"
         raise ConfigurationError(f"certificate {certificate} and key {key} cannot be used: {reason}") from error
     return context
+
+
+def trusting(authority: Path) -> ssl.SSLContext:
+    """Return what a client needs that trusts this authority alone. Raises ``ConfigurationError``."""
+    try:
+        return ssl.create_default_context(cafile=str(authority))
+    except (OSError, ssl.SSLError) as error:
+        reason = error.strerror if error.strerror and not isinstance(error, ssl.SSLError) else "no certificate in PEM"
+        raise ConfigurationError(f"the authority {authority} cannot be used: {reason}") from error

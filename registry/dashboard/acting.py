@@ -1,5 +1,7 @@
-"""What changes something: signing in and out, the theme, drain and undrain. Each is a POST from a page of this very
-dashboard; ``access`` decides who may, ``guard`` what may be done, ``drains`` does it.
+"""What changes something: signing in and out, the theme, drain and undrain.
+
+Each is a POST from a page of this very dashboard; ``access`` decides who may, ``guard`` what may be done, ``drains``
+does it.
 """
 
 from collections.abc import Callable
@@ -90,7 +92,7 @@ class Acting:
             asked = confirm.Confirm({}, form)
             chosen = confirm.decide(asked, self._state.world(), kind=kind, form=form)
             if chosen.refused:
-                again = [(key, value) for key, value in form.items() if key not in {"csrf"}]
+                again = [(key, value) for key, value in form.items() if key != "csrf"]
                 return reply.see(f"/confirm?{urlencode([*again, ('refused', chosen.refused)])}")
             begun = self._state.drains.start(
                 kind, chosen.service, chosen.ids, reason=form.get("reason", ""), who=session.name

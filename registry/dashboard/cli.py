@@ -25,6 +25,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     help="Who has a token in this file (one on each line) may sign in and drain. Without it: read-only.",
 )
 @click.option("--admin-token-file", type=_FILE, help="The token that the nodes demand of whoever drains them.")
+@click.option("--node-ca", type=_FILE, help="The authority of the nodes' certificates, where they speak https.")
 @click.option("--reports-token-file", type=_FILE, help="Take reports of clients only with a token in this file.")
 @click.option(
     "--floor",
@@ -45,6 +46,7 @@ def dashboard(
     cluster: str,
     operator_token_file: Path | None,
     admin_token_file: Path | None,
+    node_ca: Path | None,
     reports_token_file: Path | None,
     floor: int,
     cert: Path | None,
@@ -74,6 +76,7 @@ def dashboard(
             cluster=cluster,
             operators=operator_token_file,
             admin=admin_token_file,
+            node_ca=node_ca,
             reports=reports_token_file,
             floor=floor,
             tls=(cert, key) if cert and key else None,
@@ -93,6 +96,7 @@ async def _serve(
     cluster: str,
     operators: Path | None,
     admin: Path | None,
+    node_ca: Path | None,
     reports: Path | None,
     floor: int,
     tls: tuple[Path, Path] | None,
@@ -100,7 +104,7 @@ async def _serve(
 ) -> int:
     from registry.connect import consul_of
     from registry.dashboard.service import Dashboard
-    from registry.serving import server_tls
+    from registry.serving import server_tls, trusting
     from registry.token import Token, Tokens
 
     loop = asyncio.get_running_loop()
@@ -122,6 +126,7 @@ async def _serve(
         operators=Tokens(operators) if operators else None,
         reports=Tokens(reports) if reports else None,
         admin_token=Token(path=admin) if admin else None,
+        node_tls=trusting(node_ca) if node_ca else None,
         tls=server_tls(*tls) if tls else None,
         proxied=proxied,
     )

@@ -30,9 +30,10 @@ class Dashboard:
     """Pages over one registry; ``async with`` starts and stops it. ``port`` 0 takes a free one.
 
     ``operators``: tokens that let somebody drain; None: read-only. ``reports``: tokens that clients report with; None:
-    anybody may. ``admin_token``: what the nodes demand of whoever drains them. ``only``: globs of the services shown,
-    empty for all. ``floor``: passing instances that a drain has to leave, unless the service's name is typed. Entering
-    raises ``ConfigurationError`` for an address that cannot be used; the registry may be away.
+    anybody may. ``admin_token``: what the nodes demand of whoever drains them; ``node_tls``: whom to trust at https
+    nodes. ``only``: globs of the services shown, empty for all. ``floor``: passing instances that a drain has to leave,
+    unless the service's name is typed. Entering raises ``ConfigurationError`` for an address that cannot be used; the
+    registry may be away.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Dashboard:
         operators: Tokens | None = None,
         reports: Tokens | None = None,
         admin_token: Token | None = None,
+        node_tls: ssl.SSLContext | None = None,
         tls: ssl.SSLContext | None = None,
         proxied: bool = False,
         clock: Clock | None = None,
@@ -63,6 +65,7 @@ class Dashboard:
             cluster=cluster,
             floor=floor,
             admin_token=admin_token,
+            node_tls=node_tls,
             can_act=operators is not None,
             about={
                 "Registry": settings.source,

@@ -11,6 +11,11 @@ from registry.dashboard.world import World
 # Seconds after which data count as old.
 OLD = 10.0
 THEMES = ("auto", "light", "dark")
+_LAST_LIST = (
+    "What you see is the last list there was. Clients go on with the list they have, and draining still reaches the "
+    "nodes."
+)
+_LATER = "Pages fill by themselves when it does."
 _PAGES = (
     ("overview", "Overview", "/"),
     ("instances", "Instances", "/instances"),
@@ -80,12 +85,7 @@ def parts(world: World) -> Mapping[str, Part]:
     title, words = "", ""
     if not registry.live:
         title = "The registry does not answer." if heard else "The registry has not answered yet."
-        words = (
-            f"{registry.source}: {registry.error or 'no answer'}. What you see is the last list there was. Clients go on "
-            "with the list they have, and draining still reaches the nodes."
-            if heard
-            else f"{registry.source}: {registry.error or 'asking'}. Pages fill by themselves when it does."
-        )
+        words = f"{registry.source}: {registry.error or 'no answer'}. " + (_LAST_LIST if heard else _LATER)
     variables = {"old": old, "heard_at": heard, "now": world.now, "live": registry.live}
     return {
         "fresh": Part("parts/fresh.html", variables, (old, heard if not registry.live else 0)),

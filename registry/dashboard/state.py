@@ -6,6 +6,7 @@ is another value whenever anything they show has changed.
 
 import asyncio
 import random
+import ssl
 from collections.abc import Mapping
 
 from registry.consul.settings import ConsulSettings
@@ -42,6 +43,7 @@ class State:
         cluster: str = "",
         floor: int = 1,
         admin_token: Token | None = None,
+        node_tls: ssl.SSLContext | None = None,
         can_act: bool = False,
         about: Mapping[str, str] | None = None,
     ) -> None:
@@ -54,8 +56,8 @@ class State:
         self.journal = Journal()
         self.series = Series()
         self.calls = Calls(clock, on_eject=self._ejected)
-        self.loads = Loads(clock=clock, on_change=self._loaded)
-        self.drains = Drains(clock=clock, token=admin_token or Token(), on_event=self._happened)
+        self.loads = Loads(clock=clock, on_change=self._loaded, tls=node_tls)
+        self.drains = Drains(admin_token or Token(), clock=clock, on_event=self._happened, tls=node_tls)
         self.source = Source(settings, clock=clock, rng=rng, on_change=self._changed, only=only)
 
     def world(self) -> World:
@@ -93,8 +95,8 @@ class State:
         await self.source.close()
 
     def _changed(self, fleet: Fleet, events: list[Event]) -> None:
-        self._changes += 1
         self.loads.update(fleet)
+        self._changes += bool(events)
         for each in events:
             self.journal.add(each)
 
