@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from infra.bench import client as client_bench
+from infra.bench import dashboard as dashboard_bench
 from infra.bench import node as node_bench
 from infra.bench import registry as registry_bench
 from infra.bench import standing
@@ -25,6 +26,7 @@ def bench() -> None:
       twostep bench tails
       twostep bench client
       twostep bench node
+      twostep bench dashboard
     """
 
 
@@ -137,6 +139,29 @@ def node(*, rounds: int, seconds: float, only: tuple[str, ...], as_json: bool) -
     effort = node_bench.Effort(rounds=rounds, seconds=seconds, arms=arms)
     result = asyncio.run(node_bench.run(effort, lambda words: click.echo(f"... {words}", err=True)))
     click.echo(json.dumps(result) if as_json else standing.as_text(result))
+
+
+@bench.command()
+@click.option("--seconds", default=60.0, show_default=True, type=click.FloatRange(1, 3600), help="Of each phase.")
+@click.option(
+    "--instances", default=1000, show_default=True, type=click.IntRange(1, 20_000), help="Instances of each service."
+)
+@click.option("--services", default=5, show_default=True, type=click.IntRange(1, 100), help="Services.")
+@click.option("--viewers", default=50, show_default=True, type=click.IntRange(1, 500), help="Pages that are looked at.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+def dashboard(*, seconds: float, instances: int, services: int, viewers: int, as_json: bool) -> None:
+    """Measure what the dashboard costs over a large fleet that changes 20 times a second, beside what it may.
+
+    Nobody looking, then many who look, then pages one after another. About three minutes.
+
+    \b
+    Example:
+      twostep bench dashboard
+      twostep bench dashboard --instances 200 --viewers 10 --seconds 10 --json
+    """
+    effort = dashboard_bench.Effort(instances=instances, services=services, viewers=viewers, seconds=seconds)
+    result = asyncio.run(dashboard_bench.run(effort, lambda words: click.echo(f"... {words}", err=True)))
+    click.echo(json.dumps(result) if as_json else dashboard_bench.as_text(result))
 
 
 def as_text(result: dict[str, Any]) -> str:
