@@ -46,8 +46,8 @@ def test_every_figure_has_its_key_and_its_line(monkeypatch: pytest.MonkeyPatch) 
     assert 0 < result["stream_bytes_per_s"] <= result["stream_bytes_per_s_worst"]
     assert set(result["stream_bytes_per_s_by_kind"]) <= kinds
     assert 0 < result["events"] <= result["changes"]
-    assert result["cpu_percent_idle"] > 0
-    assert {"cpu_percent_50_viewers", "rss_growth_mb", "rss_mb", "machine_busy_percent", "changes_per_s"} <= set(result)
+    assert result["rss_mb"] > 10
+    assert {"cpu_percent_idle", "cpu_percent_50_viewers", "rss_growth_mb", "machine_busy_percent"} <= set(result)
     assert "1.5 s with 6 viewers" in done.stderr
     shown = as_text(result)
     assert all(f"{most:,g}" in shown for most in BUDGET.values())
