@@ -12,6 +12,7 @@ from aiohttp import hdrs, web
 
 from registry.dashboard import reply
 from registry.dashboard.access import COOKIE, Access, Facts, Refused, Session, cookie
+from registry.dashboard.orders import Verb
 from registry.dashboard.pages import confirm, signin
 from registry.dashboard.render import Renderer
 from registry.dashboard.shell import THEMES, shell
@@ -85,7 +86,7 @@ class Acting:
         response.set_cookie(THEME, name if name in THEMES else "auto", max_age=_YEAR, samesite="Strict", httponly=True)
         return response
 
-    def _order(self, kind: str) -> Callable[[web.Request], Any]:
+    def _order(self, kind: Verb) -> Callable[[web.Request], Any]:
         async def order(request: web.Request) -> web.Response:
             form = await _form(request)
             session = self._access.check_action(self._facts(request, form))

@@ -168,8 +168,17 @@ class Surface:
             session=self._acting.session(request),
             live=False,
         )
-        variables = problem.variables(status, sentence)
+        variables = problem.variables(status, sentence, _came_from(request))
         return reply.html(self.renderer.alone("problem.html", around, **variables), status)
+
+
+def _came_from(request: web.Request) -> str:
+    """The page of ours that somebody came from."""
+    try:
+        came = URL(request.headers.get(hdrs.REFERER, ""))
+    except ValueError:
+        return "/"
+    return came.raw_path_qs if came.authority == request.host else "/"
 
 
 def _page_at(address: str) -> Page:

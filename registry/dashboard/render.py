@@ -121,8 +121,8 @@ def output(text: str) -> str:
 
 
 def segment(text: str) -> str:
-    """A name as one segment of an address, whatever is in it."""
-    return quote(text, safe="", errors="replace")
+    """A name as one segment of an address, whatever is in it and however long."""
+    return Markup(quote(text, safe="", errors="replace"))  # noqa: S704 - nothing but letters and percent signs
 
 
 def _harmless(value: Any) -> Any:

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from markupsafe import Markup
+
 from registry.dashboard.access import Session
 from registry.dashboard.render import Part
 from registry.dashboard.world import World
@@ -59,9 +61,9 @@ def shell(
     return Shell(
         cluster=world.cluster,
         theme=theme if theme in THEMES else "auto",
-        here=here,
-        twin=twin(here) if live else "/api/v1/overview",
-        stream=f"/stream?at={quote(here, safe='')}" if live else "",
+        here=Markup.escape(here),  # whole, however long
+        twin=Markup.escape(twin(here) if live else "/api/v1/overview"),
+        stream=Markup.escape(f"/stream?at={quote(here, safe='')}" if live else ""),
         version=version,
         now=world.now,
         navigation=tuple(Entry(words, href, key == name) for key, words, href in _PAGES),
