@@ -132,19 +132,15 @@ class Overview:
         heard = card.heard_at if not card.live or card.heard_at is None else card.heard_at // _HEARD
         drawn = {
             "overview-status": _part("status", key(view.attention.status, view.counts), view=view),
-            "overview-attention": _part(
-                "attention",
-                key(view.attention.concerns, view.attention.more),
-                concerns=view.attention.concerns,
-                more=view.attention.more,
-                now=now,
-            ),
             "overview-events": _part("events", key([each.number for each in view.events]), events=view.events, now=now),
             "overview-registry": _part(
                 "registry", key(msgspec.structs.replace(card, heard_at=None), heard), card=card, now=now
             ),
-            "overview-pager": _part("pager", key(view.services, view.page, view.pages), **self._pager(view)),
         }
+        if view.services:
+            concerns, more = view.attention.concerns, view.attention.more
+            drawn["overview-attention"] = _part("attention", key(concerns, more), concerns=concerns, more=more, now=now)
+            drawn["overview-pager"] = _part("pager", key(view.services, view.page, view.pages), **self._pager(view))
         for strip in view.strips:
             drawn[squares(strip.service)] = _part("strip", key(strip), id=squares(strip.service), strip=strip)
         for each in view.rows:
