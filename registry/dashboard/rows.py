@@ -1,8 +1,9 @@
 """One line about one member: what the registry, the node itself and its clients say of it, side by side.
 
-What a node counts as under way and what its clients have sent it should be about the same. Where they are far apart,
-requests are held up between the two, and that is worth a mark. Figures are rounded to what is printed: a row is drawn
-again when it has changed, and nobody sees the sixth digit.
+What a node counts as under way and what its clients have sent it should be about the same. Where clients count far
+more, requests are held up between the two, and that is worth a mark; the node may well count more, for not every caller
+reports. Figures are rounded to what is printed: a row is drawn again when it has changed, and nobody sees the sixth
+digit.
 """
 
 import csv
@@ -14,6 +15,7 @@ import msgspec
 
 from registry.dashboard import guard
 from registry.dashboard.model import Member, NodeLoad, Traffic
+from registry.dashboard.pages.figures import rounded
 from registry.dashboard.world import World
 
 # Seconds without a word after which it is said when the last one came.
@@ -29,7 +31,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """One member. ``inflight_node`` and ``inflight_clients``: requests under way as each of them counts.
 
-    ``gap``: the two are far apart. ``heard_at``: when the node or a client of it last said anything; ``late``: that is
+    ``gap``: clients count far more. ``heard_at``: when the node or a client of it last said anything; ``late``: that is
     a while ago; ``silent``: why the node says nothing now.
     """
 
@@ -77,8 +79,8 @@ def row(member: Member, world: World) -> Row:
         inflight_clients=traffic.in_flight,
         gap=apart(inflight, traffic.in_flight),
         queue=rounded(None if fresh is None else fresh.queue),
-        rps=rounded(rate(traffic, fresh)),
-        success=rounded(traffic.success, 4),
+        rps=rounded(rate(traffic, fresh), 2),
+        success=rounded(traffic.success, 4, down=True),
         p50=rounded(traffic.latency.p50),
         p99=rounded(traffic.latency.p99),
         ejected_by=traffic.ejected_by,
@@ -95,10 +97,8 @@ def seen(line: Row) -> Row:
 
 
 def apart(node: float | None, clients: float | None) -> bool:
-    """Whether two counts of requests under way differ by more than 2, and by more than half of the larger."""
-    if node is None or clients is None:
-        return False
-    return abs(node - clients) > max(2.0, 0.5 * max(node, clients))
+    """Whether clients count more requests under way than the node, by more than 2 and more than half of them."""
+    return node is not None and clients is not None and clients - node > max(2.0, 0.5 * clients)
 
 
 def rate(traffic: Traffic, load: NodeLoad | None) -> float | None:
@@ -111,11 +111,6 @@ def heard_at(load: NodeLoad | None, traffic: Traffic) -> float | None:
     never = load is None or (bool(load.error) and load.inflight is None and load.wait_ms is None)
     known = [each for each in (None if never or load is None else load.at, traffic.heard_at) if each is not None]
     return max(known, default=None)
-
-
-def rounded(value: float | None, digits: int = 1) -> float | None:
-    """Round to what is printed; what is below 1 keeps two figures more."""
-    return None if value is None else round(value, digits if abs(value) >= 1 else max(digits, 3))
 
 
 def as_csv(lines: Iterable[Row]) -> str:

@@ -86,7 +86,8 @@ class Confirm:
         self.all = text(query, "all") == "1"
         self.asked = listing.read(query)
         self.fingerprint = text(query, "fingerprint")
-        self.keys = () if self.all else tuple(dict.fromkeys(query.getall("id", [])))[:MOST_CHOSEN]
+        ids = () if self.all else query.getall("id", [])
+        self.keys = tuple(dict.fromkeys(listing.key(*listing.unkey(each)) for each in ids))[:MOST_CHOSEN]
         self.reason, self.typed, self.refused = (_written(query, each) for each in ("reason", "typed", "refused"))
 
     @property

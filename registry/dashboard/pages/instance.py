@@ -19,6 +19,7 @@ from registry.dashboard.page import NoSuchPage
 from registry.dashboard.pages import order as orders
 from registry.dashboard.pages.address import Query, link
 from registry.dashboard.pages.commands import commands
+from registry.dashboard.pages.figures import rounded
 from registry.dashboard.render import MOST_OUTPUT, Part, segment
 from registry.dashboard.rows import Row
 from registry.dashboard.world import World
@@ -171,7 +172,7 @@ class InstancePage:
             more_checks=max(0, len(member.checks) - MOST_CHECKS),
             line=rows.row(member, world),
             load=_rounded(world.loads.get(service, own)),
-            p95=rows.rounded(world.calls.instance(service, own).latency.p95),
+            p95=rounded(world.calls.instance(service, own).latency.p95),
             charts=tuple(_chart(world, name, f"{service}/{own}") for name in _CHARTS),
             callers=tuple(world.calls.matrix(service, instance=own, clients=MOST_CALLERS)),
             order=_order(world, service, own),
@@ -295,12 +296,12 @@ def _rounded(load: NodeLoad | None) -> NodeLoad | None:
         return None
     return msgspec.structs.replace(
         load,
-        wait_ms=rows.rounded(load.wait_ms),
-        inflight=rows.rounded(load.inflight),
-        queue=rows.rounded(load.queue),
-        capacity_rps=rows.rounded(load.capacity_rps),
-        utilization=rows.rounded(load.utilization, 3),
-        rps=rows.rounded(load.rps),
+        wait_ms=rounded(load.wait_ms),
+        inflight=rounded(load.inflight),
+        queue=rounded(load.queue),
+        capacity_rps=rounded(load.capacity_rps),
+        utilization=rounded(load.utilization, 3),
+        rps=rounded(load.rps),
     )
 
 

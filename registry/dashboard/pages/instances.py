@@ -21,6 +21,8 @@ from registry.dashboard.world import World
 PATH = "/instances"
 # Rows of an export, at most.
 MOST = 10_000
+# Characters of what a box sends: addresses hold a hundred of them.
+_LONGEST_KEY = 800
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
@@ -187,5 +189,6 @@ def _batch(found: Found, kind: str) -> Batch:
 
 
 def _key(row: Row) -> Markup:
-    """What its box sends; whole, for a printed string is cut."""
-    return Markup.escape(listing.key(row.service, row.id))
+    """What its box sends, whole, for a printed string is cut; empty when it cannot be chosen, or has no sane name."""
+    found = listing.key(row.service, row.id) if row.steerable else ""
+    return Markup.escape(found if len(found) <= _LONGEST_KEY else "")

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from registry.dashboard.orders import ENDS, Order, Stage, Step
 from registry.dashboard.page import NoSuchPage
-from registry.dashboard.pages.address import Query, address, cut, link, row, whole
+from registry.dashboard.pages.address import MOST, Query, address, cut, link, row, whole
 from registry.dashboard.render import Part, segment
 from registry.dashboard.world import World
 from registry.wording import printable
@@ -89,7 +89,7 @@ class OrderPage:
 
     def instances(self, service: str) -> Markup:
         """The list of a service's instances."""
-        return link("/instances", [("service", service)])
+        return link("/instances", [("service", service[:MOST])])
 
     def view(self, world: World) -> OrderView:
         """How it stands. Raises ``NoSuchPage``."""
