@@ -15,7 +15,7 @@ import msgspec
 
 from registry.dashboard import charts, rows
 from registry.dashboard.model import Caller, Event, Quantiles
-from registry.dashboard.page import NoSuchPage
+from registry.dashboard.page import BadAddress, NoSuchPage
 from registry.dashboard.pages import equivalents
 from registry.dashboard.pages.address import Query, link, row
 from registry.dashboard.pages.attention import Status, sentence
@@ -27,6 +27,8 @@ from registry.query import Query as LookUp
 from registry.show.explain import similar
 from registry.wording import printable
 
+# Characters of a service's name that an address still carries, percent-encoded.
+LONGEST = 1024
 INSTANCES = 20
 CALLERS = 20
 GROUPS = 20
@@ -101,13 +103,15 @@ class ServiceView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServicePage:
-    """``/services/NAME``."""
+    """``/services/NAME``. Raises ``BadAddress`` when the name is longer than any address."""
 
     template: ClassVar[str] = "service.html"
     name: ClassVar[str] = "overview"
 
     def __init__(self, match: Mapping[str, str], _query: Query) -> None:
         self._service = match["service"]
+        if len(self._service) > LONGEST:
+            raise BadAddress(f"A service's name is at most {LONGEST:,} characters long.")
 
     @property
     def here(self) -> str:

@@ -425,9 +425,10 @@ def test_what_is_hostile_comes_out_as_text():
     check = CheckReport(check_id=HOSTILE, name=HOSTILE, status="critical", output=HOSTILE)
     journal = Journal()
     journal.add(Event(at=NOW, kind=Kind.HEALTH, words=HOSTILE, service=HOSTILE, instance=HOSTILE, who=HOSTILE))
-    bad = member(HOSTILE, "critical", service=HOSTILE, version=HOSTILE, checks=(check,))
+    long = HOSTILE[:1000]
+    bad = member(long, "critical", service=long, version=HOSTILE, checks=(check,))
     registry = Registry(source=HOSTILE, heard_at=NOW, error=HOSTILE, leader=HOSTILE)
-    hostile = Service(name=HOSTILE, members=(bad,), live=False, error=HOSTILE)
+    hostile = Service(name=long, members=(bad,), live=False, error=HOSTILE)
     _, html = draw(ask(Overview), world(hostile, journal=journal, registry=registry))
     assert harmless(html)
     assert len(html) < 40_000

@@ -11,7 +11,7 @@ from registry.dashboard import wire
 from registry.dashboard.calls import Calls
 from registry.dashboard.journal import Journal
 from registry.dashboard.model import Event, Kind, Member, NodeLoad, Registry, Service
-from registry.dashboard.page import NoSuchPage
+from registry.dashboard.page import BadAddress, NoSuchPage
 from registry.dashboard.pages.service import ServicePage, groups
 from registry.dashboard.series import Series
 from registry.model import Health, Instance
@@ -252,8 +252,13 @@ def test_without_any_service_or_registry_it_says_that():
     assert "The registry has not answered yet" in refusal("digits", dataclasses.replace(seen, fleet=never))
 
 
+def test_a_name_that_no_address_can_carry_is_refused():
+    with pytest.raises(BadAddress, match="at most 1,024 characters"):
+        page(HOSTILE)
+
+
 def test_a_hostile_address_makes_a_short_sentence():
-    found = refusal(HOSTILE, world(service()))
+    found = refusal(HOSTILE[:1000], world(service()))
     assert len(found) < 300
     assert "\u202e" not in found
     assert "\n" not in found
@@ -298,11 +303,12 @@ def test_the_page_does_not_grow_with_its_instances():
 
 
 def test_what_is_hostile_comes_out_as_text():
-    bad = member(HOSTILE, "critical", service=HOSTILE, zone=HOSTILE, version=HOSTILE)
+    long = HOSTILE[:1000]
+    bad = member(long, "critical", service=long, zone=HOSTILE, version=HOSTILE)
     journal = Journal()
-    journal.add(Event(at=NOW, kind=Kind.HEALTH, words=HOSTILE, service=HOSTILE, instance=HOSTILE, why=HOSTILE))
-    seen = world(Service(name=HOSTILE, members=(bad,), live=False, error=HOSTILE), journal=journal)
-    _, html = draw(page(HOSTILE), seen)
+    journal.add(Event(at=NOW, kind=Kind.HEALTH, words=HOSTILE, service=long, instance=HOSTILE, why=HOSTILE))
+    seen = world(Service(name=long, members=(bad,), live=False, error=HOSTILE), journal=journal)
+    _, html = draw(page(long), seen)
     assert harmless(html)
     name = HOSTILE[:60]
     calls = reported(report(name, name=name, policy=HOSTILE[:200], calls=1))
