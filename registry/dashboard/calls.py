@@ -31,6 +31,7 @@ MOST_INSTANCES = 10_000
 MOST_PAIRS = 200_000  # 250 bytes each
 MOST_TIMED = 60_000  # of them have latencies of their own, another 1 kB
 BUCKETS_OF_A_PAIR = 16
+NOTHING = 1e-6  # a second: less is what rounding leaves of a sum
 
 OnEject = Callable[[str, str, int, int], None]
 Key = tuple[str, str, str]
@@ -115,7 +116,7 @@ class Calls:
             return Traffic(clients=len(known.clients) if known else 0)
         if not known.clients:
             return Traffic(heard_at=known.heard_at)
-        busy = target.pairs > 0 and target.rate > 0
+        busy = target.rate > NOTHING
         traffic = Traffic(
             rps=target.rate if busy else 0.0,
             success=min(1.0, max(0.0, target.good / target.rate)) if busy else None,
@@ -270,7 +271,7 @@ class Calls:
 
     def _drop(self, client: Client, name: str) -> None:
         pair = client.pairs.pop(name)
-        pair.instance.forget()
+        pair.instance.pairs -= 1
         self._pairs -= 1
         self._timed -= pair.times is not None
 

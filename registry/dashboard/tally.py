@@ -100,12 +100,6 @@ class Target:
         self.mentioned = now
         self.times = Recent(now)
 
-    def forget(self) -> None:
-        """Take note that a pair is gone; without any, what rounding has left of the sums is nothing."""
-        self.pairs -= 1
-        if not self.pairs:
-            self.rate = self.good = 0.0
-
 
 class Client:
     """One client of one service. ``heard``: its newest report, in monotonic seconds; ``heard_at``: since the epoch."""

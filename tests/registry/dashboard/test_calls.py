@@ -107,6 +107,28 @@ def test_a_histogram_of_few_buckets_stays_small_and_never_tells_less_than_the_tr
     assert EDGES[84] <= median <= EDGES[84 + 8]
 
 
+def test_a_histogram_forgets_after_half_to_a_whole_window_looked_at_or_not():
+    recent = Recent(0.0)
+    recent.add([(7, 1)], 1.0)
+    recent.add([(7, 1), (8, 2)], 31.0)
+    assert recent.read(59.0) == {7: 2, 8: 2}
+    assert recent.read(61.5) == {7: 1, 8: 2}
+    assert recent.read(130.0) == {}
+
+
+async def test_an_idle_instance_is_at_rest_whatever_rounding_leaves(calls, clock):
+    for client, period, count in (("a", 1.6, 3), ("b", 2.2, 8), ("c", 3.3, 2)):
+        nodes = {"x": {"ok": count, "in_flight": 1}}
+        await report(calls, clock, client=client, period=period, nodes=nodes, after=0.0)
+    await clock.advance(5.0)
+    for _ in range(13):
+        for client in ("b", "a", "c"):
+            await report(calls, clock, client=client, nodes={"x": {"in_flight": 1}}, after=0.0)
+        await clock.advance(5.0)
+    idle = calls.instance("digits", "x")
+    assert (idle.rps, idle.success, idle.in_flight) == (0.0, None, 3)
+
+
 async def test_a_service_is_the_calls_of_its_clients(calls, clock):
     first = {"calls": 100, "failed": 10, "in_flight": 3, "latencies": [(9.0, 90)]}
     await report(calls, clock, client="a", after=0.0, **first)
