@@ -106,8 +106,8 @@ def histogram(buckets: Iterable[tuple[float, int]], marks: Quantiles) -> Markup:
         for at, count in sorted(bars.items())
     )
     lines = "".join(
-        f'<path class="mark" d="M{_at(x(value))} {_at(12.0 * row + 12)}V{_at(base)}"/>'
-        + _text(x(value) + 4, 12 + 12 * row, f"{name} {ms(value)}", "start")
+        f'<path class="mark" d="M{_at(x(value))} {_at(14.0 * row + 12)}V{_at(base)}"/>'
+        + _text(x(value) + 4, 12 + 14 * row, f"{name} {ms(value)}", "start")
         for row, (name, value) in enumerate(quantiles)
     )
     ticks = "".join(_text(x(value), base + 16, ms(value), "middle") for value in _ticks(first, last))

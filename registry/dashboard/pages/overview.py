@@ -32,11 +32,15 @@ _HEARD = 5.0
 
 
 class Strip(msgspec.Struct, frozen=True, kw_only=True):
-    """One service as squares, (id, health), worst first; ``rest``: how many more there are of each health."""
+    """One service as squares, (id, health), worst first; ``rest``: how many more there are of each health.
+
+    ``passing``: all of those, said once to who listens to the page instead of square by square.
+    """
 
     service: str
     squares: tuple[tuple[str, str], ...]
     rest: Mapping[str, int]
+    passing: int
 
 
 class ServiceRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -228,6 +232,7 @@ def _strip(service: Service, most: int) -> Strip:
         service=service.name,
         squares=tuple((each.id, each.health.value) for each in shown),
         rest={word: count for word, count in rest.items() if count},
+        passing=service.counts[Health.PASSING],
     )
 
 

@@ -230,7 +230,8 @@ def test_squares_are_worst_first_and_bounded():
     assert [health for _, health in strip.squares[:4]] == ["critical", "warning", "draining", "passing"]
     assert len(strip.squares) == 120
     assert strip.rest == {"passing": 883}
-    assert "+883 passing" in words(html)
+    assert "+883 passing 1,000 passing" in words(html)
+    assert 'aria-hidden="true"><span class="passing" title="digits-0: passing">' in html
     assert 'href="/instances/digits/digits-300" title="digits-300: critical" aria-label="digits-300: critical"' in html
 
 
