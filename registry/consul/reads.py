@@ -64,7 +64,7 @@ class ConsulReads:
             within=client_timeout(WAIT) if index else within,
             blocking=blocking,
         )
-        found = await self._decode(answer)
+        found = await self.decode(answer)
         calls = 1
         if not found and answer.headers.get("x-consul-results-filtered-by-acls") == "true":
             raise self._hidden(query.service)
@@ -108,7 +108,8 @@ class ConsulReads:
         dc = self._http.settings.dc
         return [("stale", ""), *([("dc", dc)] if dc else [])]
 
-    async def _decode(self, answer: Answer) -> tuple[Instance, ...]:
+    async def decode(self, answer: Answer) -> tuple[Instance, ...]:
+        """Return the instances in an answer; who wants more of them than that does more here."""
         steps = decode_in_steps(answer.pieces)
         while True:
             try:

@@ -9,7 +9,8 @@ from registry.consul.codec import NODE_MAINTENANCE, SERVICE_MAINTENANCE
 from registry.errors import InvalidAnswer
 
 
-class CheckReport(msgspec.Struct, frozen=True, rename="pascal"):
+# Without gc: there are as many as instances, none is part of a cycle, and a collection among them holds the loop.
+class CheckReport(msgspec.Struct, frozen=True, rename="pascal", gc=False):
     """One check. ``service_id`` is empty for a check of the machine, which counts for every instance on it.
 
     ``output`` is the check's own word and ``notes`` what it was registered with: the reason, for maintenance. Both are

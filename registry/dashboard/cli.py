@@ -1,6 +1,7 @@
 """The command ``dashboard``."""
 
 import asyncio
+import gc
 import logging
 import signal
 import sys
@@ -131,6 +132,8 @@ async def _serve(
         proxied=proxied,
     )
     async with shown:
+        gc.collect()
+        gc.freeze()  # what is there now stays; looking it through again and again would hold the loop
         click.echo(f"dashboard ready at {shown.url}")
         click.echo(
             "Anybody who reaches it may look; " + ("operators may sign in." if operators else "it is read-only.")

@@ -13,8 +13,7 @@ import msgspec
 from registry.consul.reports import CheckReport
 from registry.dashboard.model import Event, Kind, Member, Service
 from registry.model import Health, Instance
-from registry.query import Query
-from registry.show.explain import explain
+from registry.show.explain import said
 from registry.wording import length, printable
 
 _NAME = 80
@@ -60,13 +59,12 @@ def cause(member: Member) -> str:
     """Return why a member is not passing, on one line and fit for any terminal; empty when it is passing."""
     if member.health is Health.PASSING:
         return ""
-    checks = sorted(member.checks, key=lambda each: _WORST_FIRST.get(each.status, 0))
-    failing = sum(each.status != "passing" for each in checks)
+    checks = sorted(member.checks, key=lambda each: (not each.maintenance, _WORST_FIRST.get(each.status, 0)))
+    failing = [each for each in checks if each.status != "passing"]
     if not failing:
         return "no check says why"
-    instance = member.instance
-    why = explain(Query(instance.service, passing_only=False), (instance,), {instance.id: tuple(checks)})[0].why
-    return why[0] + (f" (and {failing - 1} more not passing)" if failing > 1 else "")
+    more = len(failing) - 1
+    return said(failing[0]) + (f" (and {more} more not passing)" if more else "")
 
 
 def _registered(member: Member, service: str, now: float) -> Event:

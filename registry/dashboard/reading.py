@@ -58,8 +58,9 @@ class CheckedReads(ConsulReads):
         super().__init__(http, clock)
         self._turns = clock
 
-    async def _decode(self, answer: Answer) -> tuple[Instance, ...]:
-        plain = await super()._decode(answer)
+    async def decode(self, answer: Answer) -> tuple[Instance, ...]:
+        """See ``ConsulReads``; with the checks."""
+        plain = await super().decode(answer)
         places = await self._places(answer)
         found: list[Instance] = []
         for start in range(0, len(plain), _SLICE):

@@ -24,6 +24,8 @@ _COLUMNS = (
     "service", "id", "health", "since", "address", "zone", "version", "in_flight_node", "in_flight_clients", "queue",
     "requests_per_s", "success", "p50_ms", "p99_ms", "ejected_by", "clients", "heard_at",
 )  # fmt: skip
+# What a node may say of itself; one that never answered has said none of it.
+_SAID = ("wait_ms", "inflight", "queue", "capacity_rps", "utilization", "rps")
 # What makes a spreadsheet take a cell for a formula, with what it skips before one.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
@@ -108,7 +110,7 @@ def rate(traffic: Traffic, load: NodeLoad | None) -> float | None:
 
 def heard_at(load: NodeLoad | None, traffic: Traffic) -> float | None:
     """When a node or a client of it last said anything, None when neither ever has."""
-    never = load is None or (bool(load.error) and load.inflight is None and load.wait_ms is None)
+    never = load is None or (bool(load.error) and all(getattr(load, name) is None for name in _SAID))
     known = [each for each in (None if never or load is None else load.at, traffic.heard_at) if each is not None]
     return max(known, default=None)
 

@@ -106,7 +106,7 @@ def _reasons(query: Query, instance: Instance, checks: tuple[CheckReport, ...]) 
     for check in sorted(checks, key=lambda each: not each.maintenance):
         if check.status != "passing":
             told = True
-            yield _said(check)
+            yield said(check)
     if instance.health is not Health.PASSING and not told:
         yield f"it is {instance.health}"
     # Its health has been told; what else keeps it out has not.
@@ -114,7 +114,8 @@ def _reasons(query: Query, instance: Instance, checks: tuple[CheckReport, ...]) 
     yield from (printable(each, _OUTPUT) for each in whatever.objections(instance))
 
 
-def _said(check: CheckReport) -> str:
+def said(check: CheckReport) -> str:
+    """What a check that is not passing says, on one line and fit for any terminal."""
     of_node = "" if check.service_id else " of its node"
     if check.maintenance:
         reason = printable(check.notes, _OUTPUT)

@@ -9,15 +9,17 @@ import shlex
 
 from registry.model import Instance
 
+# Characters of an address; longer ones answer nobody.
+_LONGEST = 300
 _BEARER = '-H "Authorization: Bearer $TOKEN"'
 
 
 def commands(instance: Instance, *, steerable: bool) -> tuple[tuple[str, str], ...]:
     """Return what each is for and the command; a machine that takes no orders is only asked whether it answers."""
-    url = instance.url
+    url = instance.url[:_LONGEST]
     if not steerable:
         return (("whether it answers", f"curl -i {shlex.quote(url + '/')}"),)
-    path = instance.meta["load"]
+    path = instance.meta["load"][:_LONGEST]
     body = shlex.quote(json.dumps({"reason": "say why"}))
     return (
         ("what it says of its load", f"curl -s {shlex.quote(url + (path if path.startswith('/') else '/load'))}"),

@@ -146,11 +146,16 @@ class OrderPage:
 def words(kind: str, step: Step) -> str:
     """Say where one instance of an order of this kind, drain or undrain, stands."""
     drain = kind == "drain"
+    reason = f": {step.reason}" if step.reason else ""
     return {
         Stage.WAITING: "waits for its turn",
         Stage.ASKED: "is asked to drain" if drain else "is asked to come back",
         Stage.DONE: "is out: it takes no new requests and is empty" if drain else "is back: it takes requests again",
-    }.get(step.stage, step.words)
+        Stage.DRAINING: f"is {step.words}",
+        Stage.REFUSED: f"refused{reason}",
+        Stage.GONE: f"is gone{reason}",
+        Stage.OVERDUE: f"is overdue{reason}",
+    }[step.stage]
 
 
 def result(order: Order, stages: Mapping[Stage, int]) -> str:
