@@ -179,7 +179,7 @@ def test_hostile_text_comes_out_as_text():
     name = "<script>alert('\"x\"')</script>\u202egnp"
     seen = world(service(name, *(member(f"{name}{number}", name) for number in range(3))))
     key = "%3Cscript%3Ealert(%27%22x%22%27)%3C%2Fscript%3E\u202egnp"
-    asked = page(f"{key}/{key}0", reason=HOSTILE[:100], typed=HOSTILE[:100], refused=HOSTILE)
+    asked = page(f"{key}/{key}0", reason=HOSTILE[:100], typed=HOSTILE[:100], refused=HOSTILE[:900])
     view, html = draw(asked, seen, ADA)
     assert view.problem == ""
     assert 'id="typed"' in html
