@@ -30,6 +30,7 @@ from registry.wording import escaped, length
 # Characters of one value on a page; a check's output has its own place and bound.
 MOST = 300
 MOST_OUTPUT = 20_000
+MOST_SEGMENT = 1024
 DASH = "–"
 
 
@@ -121,8 +122,8 @@ def output(text: str) -> str:
 
 
 def segment(text: str) -> str:
-    """A name as one segment of an address, whatever is in it and however long."""
-    return Markup(quote(text, safe="", errors="replace"))  # noqa: S704 - nothing but letters and percent signs
+    """A name as one segment of an address, whatever is in it; nobody needs to get to one that is longer than that."""
+    return Markup(quote(text[:MOST_SEGMENT], safe="", errors="replace"))  # noqa: S704 - nothing but letters and percent signs
 
 
 def _harmless(value: Any) -> Any:
