@@ -54,6 +54,40 @@ FLOORS: dict[str, list[set[str]]] = {
         {"show", "show.explain"},
         {"show.changes", "show.tables"},
         {"show.command"},
+        {"serving"},
+        {"dashboard", "dashboard.model", "dashboard.wire", "dashboard.series", "dashboard.latencies"},
+        {"dashboard.access", "dashboard.asking", "dashboard.guard", "dashboard.orders", "dashboard.render"},
+        {"dashboard.fold", "dashboard.journal", "dashboard.reading", "dashboard.tally", "dashboard.charts"},
+        {"dashboard.source", "dashboard.drains", "dashboard.loads", "dashboard.intake"},
+        {"dashboard.calls"},
+        {"dashboard.world"},
+        {"dashboard.state", "dashboard.page"},
+        {"dashboard.shell", "dashboard.live", "dashboard.reply"},
+        {"dashboard.pages", "dashboard.pages.address", "dashboard.pages.equivalents", "dashboard.pages.figures"},
+        {"dashboard.rows"},
+        {"dashboard.listing"},
+        {
+            "dashboard.pages.attention",
+            "dashboard.pages.calls",
+            "dashboard.pages.commands",
+            "dashboard.pages.confirm",
+            "dashboard.pages.events",
+            "dashboard.pages.instances",
+            "dashboard.pages.lookup",
+            "dashboard.pages.problem",
+            "dashboard.pages.order",
+        },
+        {
+            "dashboard.pages.about",
+            "dashboard.pages.instance",
+            "dashboard.pages.overview",
+            "dashboard.pages.service",
+            "dashboard.pages.signin",
+        },
+        {"dashboard.routing", "dashboard.acting", "dashboard.streams"},
+        {"dashboard.http"},
+        {"dashboard.service"},
+        {"dashboard.cli"},
         {"embedded.catalog"},
         {"embedded.kv"},
         {"embedded.regex"},
@@ -138,7 +172,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"spans"},
         {"tracing"},
         {"refusals"},
-        {"inference", "metadata", "oip", "response", "testing"},
+        {"inference", "metadata", "oip", "reporter", "response", "testing"},
         {"tensors"},
         {"client"},
         {"sync"},
@@ -173,12 +207,14 @@ FLOORS: dict[str, list[set[str]]] = {
             "bench.material",
             "bench.relay",
             "bench.closed",
+            "bench.dashboard_fleet",
             "bench.keeper",
             "bench.processes",
             "bench.environments",
             "bench.rivals",
             "bench.rivals.frozen",
         },
+        {"bench.dashboard_folding", "bench.dashboard_registry", "bench.dashboard_viewers"},
         {"bench.pressure", "bench.rivals.litserve_app", "bench.rivals.mosec_app", "bench.rivals.naive"},
         {"bench.bare", "bench.weights", "bench.servers"},
         {"bench.outage", "bench.readers", "bench.watcher", "bench.engine", "bench.child"},
@@ -186,7 +222,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"bench.arrivals"},
         {"bench.turns"},
         {"bench.standing"},
-        {"bench.start", "bench.registry", "bench.tails", "bench.picks", "bench.node"},
+        {"bench.start", "bench.registry", "bench.tails", "bench.picks", "bench.node", "bench.dashboard"},
         {"bench.client"},
         {"bench.cli"},
         {"cli"},
@@ -266,6 +302,16 @@ def test_no_module_imports_itself_through_others(package: str) -> None:
 
     circular = [name for name in graph if name in reach(name)]
     assert not circular
+
+
+def test_the_parts_beside_each_other_know_nothing_of_each_other() -> None:
+    parts = ("embedded", "lookup", "dashboard")
+    for name, path in modules("registry").items():
+        part = name.partition(".")[0]
+        if part in parts:
+            others = {f"registry.{other}" for other in parts if other != part} - {"registry.lookup.client"}
+            used = {each for each in imports(path) if any(each.startswith(f"{other}.") for other in others)}
+            assert not {each for each in used if not each.startswith("registry.lookup.client")}, f"registry.{name}"
 
 
 def test_the_embedded_registry_is_used_by_the_command_only() -> None:

@@ -96,7 +96,7 @@ class Acting:
                 again = [(key, value) for key, value in form.items() if key != "csrf"]
                 return reply.see(f"/confirm?{urlencode([*again, ('refused', chosen.refused)])}")
             begun = self._state.drains.start(
-                kind, chosen.service, chosen.ids, reason=form.get("reason", ""), who=session.name
+                kind, chosen.service, chosen.ids, reason=asked.reason, who=session.name
             )
             return reply.see(f"/orders/{begun.id}")
 

@@ -19,6 +19,8 @@ from registry.token import Token, Tokens
 log = logging.getLogger(__name__)
 
 PORT = 8600
+# A hundred chosen instances are named in an address.
+_LONGEST_ADDRESS = 64 * 1024
 # How long stopping waits for what is being sent, in seconds.
 _CLEANUP = 2.0
 
@@ -107,7 +109,12 @@ class Dashboard:
 
     async def __aenter__(self) -> Self:
         runner = web.AppRunner(
-            self._surface.application(), access_log=None, logger=log.getChild("http"), shutdown_timeout=_CLEANUP
+            self._surface.application(),
+            access_log=None,
+            logger=log.getChild("http"),
+            shutdown_timeout=_CLEANUP,
+            max_line_size=_LONGEST_ADDRESS,
+            max_field_size=_LONGEST_ADDRESS,
         )
         await listen(runner, self._host, self._port, tls=self._tls)
         self._runner = runner

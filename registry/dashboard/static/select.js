@@ -17,5 +17,6 @@ export function choose() {
     if (event.target.matches("input[data-all]")) for (const box of boxes()) box.checked = event.target.checked;
     if (event.target.matches("input[data-all], input[name=id]")) update();
   });
-  if (document.querySelector("input[name=id], [data-chosen]")) update();
+  document.addEventListener("refreshed", update);
+  update();
 }

@@ -97,6 +97,7 @@ export function follow() {
       if (typed) return; // nobody's words are taken away
       morph(main, document.adoptNode(fresh.getElementById("main")));
       state.version = fresh.body.dataset.version;
+      document.dispatchEvent(new Event("refreshed"));
     } catch {
       lost();
     } finally {
