@@ -41,6 +41,8 @@ class ClientOptions(TypedDict, total=False):
     cache_dir: str | os.PathLike[str] | None
     tls: ssl.SSLContext | None
     token: str | os.PathLike[str] | None
+    reporter: str | None
+    reporter_name: str | None
     transport: Transport | None
     clock: Clock | None
     rng: random.Random | None
