@@ -62,6 +62,13 @@ class Pages:
     taken: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     failures: list[str] = field(default_factory=list)
 
+    @property
+    def answered(self) -> int:
+        """How many there were. Raises ``FleetError`` if none."""
+        if not self.taken:
+            raise FleetError(f"no page was answered: {self.failures[0]}")
+        return sum(map(len, self.taken.values()))
+
 
 async def run(effort: Effort, say: Callable[[str], None]) -> dict[str, Any]:
     """Measure everything and return it; see ``docs/benchmarks.md`` for the keys. Raises ``FleetError``."""
@@ -96,9 +103,10 @@ async def _measure(
         looking = await _cpu_percent(shown, effort.seconds)
         after = await _report(viewers)
         say(f"{effort.seconds / 2:g} s of pages, one after another, with {effort.viewers} viewers")
-        machine, began = busy(), time.monotonic()
+        machine, used, began = busy(), usage(shown.pid).cpu, time.monotonic()
         pages = await _ask_for_pages(session, effort)
-        machine = (busy() - machine) / (time.monotonic() - began) / (os.cpu_count() or 1)
+        wall = time.monotonic() - began
+        machine, used = busy() - machine, usage(shown.pid).cpu - used - looking / 100 * wall
         grown = usage(shown.pid).resident - resident
         failures = (await _report(viewers))["failures"] + pages.failures
     registry.ask("how many")
@@ -106,11 +114,12 @@ async def _measure(
     return {
         **_streams(looked_at, before, after),
         **_pages(pages),
+        "page_cpu_ms": round(1000 * used / pages.answered, 1),
         "cpu_percent_idle": round(alone, 1),
         "cpu_percent_50_viewers": round(looking - alone, 1),
         "rss_growth_mb": round(grown / 1e6, 1),
         "rss_mb": round(usage(shown.pid).resident / 1e6, 1),
-        "machine_busy_percent": round(100 * machine),
+        "machine_busy_percent": round(100 * machine / wall / (os.cpu_count() or 1)),
         "instances": effort.instances,
         "services": effort.services,
         "viewers": effort.viewers,
@@ -222,12 +231,10 @@ def _fold(folds: list[float]) -> dict[str, Any]:
 
 def _pages(pages: Pages) -> dict[str, Any]:
     every = [each for taken in pages.taken.values() for each in taken]
-    if not every:
-        raise FleetError(f"no page was answered: {pages.failures[0]}")
     return {
         "page_p95_ms": round(percentile(every, 95), 1),
         "page_p50_ms": round(percentile(every, 50), 1),
-        "pages": len(every),
+        "pages": pages.answered,
         "page_ms": {
             kind: {"p50": round(percentile(taken, 50), 1), "p95": round(percentile(taken, 95), 1)}
             for kind, taken in sorted(pages.taken.items())
@@ -254,6 +261,7 @@ def as_text(result: dict[str, Any]) -> str:
     rows = (
         ("folding one service's list, 95th percentile, ms", "fold_ms"),
         ("a page, 95th percentile, ms", "page_p95_ms"),
+        ("processor for a page, mean, ms", "page_cpu_ms"),
         ("a stream, the worst view, bytes/s", "stream_bytes_per_s_worst"),
         ("a stream, the median view, bytes/s", "stream_bytes_per_s"),
         ("processor for all viewers, % of a core", "cpu_percent_50_viewers"),
