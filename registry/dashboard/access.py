@@ -137,9 +137,7 @@ class Access:
             raise Refused(405, "this takes POST: use the button on the page")
         if self._tokens is None:
             raise _read_only()
-        own = f"{facts.scheme}://{facts.host}".lower()
-        if not facts.host or not facts.origin or facts.origin.lower() != own:
-            raise Refused(403, "this came from no page of this dashboard: open the dashboard itself and try there")
+        check_origin(facts)
 
     def bearer_ok(self, header: str | None) -> bool:
         """Whether a report with this ``Authorization`` header is taken."""
@@ -147,6 +145,13 @@ class Access:
             return True
         scheme, _, token = (header or "").strip().partition(" ")
         return scheme.lower() == "bearer" and self._reports.accept(token.strip())
+
+
+def check_origin(facts: Facts) -> None:
+    """Raise ``Refused`` unless a page of this very dashboard sent this."""
+    own = f"{facts.scheme}://{facts.host}".lower()
+    if not facts.host or not facts.origin or facts.origin.lower() != own:
+        raise Refused(403, "this came from no page of this dashboard: open the dashboard itself and try there")
 
 
 def cookie(value: str, secure: bool) -> str:

@@ -4,14 +4,14 @@ Each is a POST from a page of this very dashboard; ``access`` decides who may, `
 does it.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import urlencode
 
 from aiohttp import hdrs, web
 
 from registry.dashboard import reply
-from registry.dashboard.access import COOKIE, Access, Facts, Refused, Session, cookie
+from registry.dashboard.access import COOKIE, Access, Facts, Refused, Session, check_origin, cookie
 from registry.dashboard.orders import Verb
 from registry.dashboard.pages import confirm, signin
 from registry.dashboard.render import Renderer
@@ -21,6 +21,8 @@ from registry.dashboard.state import State
 THEME = "theme"
 _YEAR = 365 * 24 * 3600
 _MOST_FORM = 1024 * 1024
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Acting:
@@ -37,10 +39,10 @@ class Acting:
         return [
             web.get("/sign-in", self.ask),
             web.post("/sign-in", self.sign_in),
-            web.post("/sign-out", self.sign_out),
-            web.post("/theme", self.theme),
-            web.post("/actions/drain", self._order("drain")),
-            web.post("/actions/undrain", self._order("undrain")),
+            *only_post("/sign-out", self.sign_out),
+            *only_post("/theme", self.theme),
+            *only_post("/actions/drain", self._order("drain")),
+            *only_post("/actions/undrain", self._order("undrain")),
         ]
 
     def session(self, request: web.Request) -> Session | None:
@@ -78,15 +80,13 @@ class Acting:
     async def theme(self, request: web.Request) -> web.Response:
         """Remember how pages are to look in this browser."""
         form = await _form(request)
-        origin = request.headers.get(hdrs.ORIGIN)
-        if origin is not None and origin.lower() != f"{self._scheme(request)}://{request.host}".lower():
-            raise Refused(403, "this came from no page of this dashboard")
+        check_origin(self._facts(request, form))
         name = form.get("theme", "")
         response = reply.see(form.get("back", "/"))
         response.set_cookie(THEME, name if name in THEMES else "auto", max_age=_YEAR, samesite="Strict", httponly=True)
         return response
 
-    def _order(self, kind: Verb) -> Callable[[web.Request], Any]:
+    def _order(self, kind: Verb) -> Handler:
         async def order(request: web.Request) -> web.Response:
             form = await _form(request)
             session = self._access.check_action(self._facts(request, form))
@@ -95,9 +95,7 @@ class Acting:
             if chosen.refused:
                 again = [(key, value) for key, value in form.items() if key != "csrf"]
                 return reply.see(f"/confirm?{urlencode([*again, ('refused', chosen.refused)])}")
-            begun = self._state.drains.start(
-                kind, chosen.service, chosen.ids, reason=asked.reason, who=session.name
-            )
+            begun = self._state.drains.start(kind, chosen.service, chosen.ids, reason=asked.reason, who=session.name)
             return reply.see(f"/orders/{begun.id}")
 
         return order
@@ -131,10 +129,20 @@ class Acting:
         return told if told in {"http", "https"} else request.scheme
 
 
+def only_post(path: str, handler: Handler) -> list[web.RouteDef]:
+    """Routes of what takes POST only: the pages' own route would answer GET with 404."""
+    return [web.post(path, handler), web.route("*", path, _not_this_way)]
+
+
+async def _not_this_way(request: web.Request) -> web.StreamResponse:
+    raise web.HTTPMethodNotAllowed(request.method, ["POST"])
+
+
 async def _form(request: web.Request) -> Any:
     """The fields of a form. Raises ``Refused``."""
-    if request.content_type != "application/x-www-form-urlencoded":
-        raise Refused(415, "this takes a form")
+    # A page sends UTF-8; another encoding could smuggle in text that can be written nowhere.
+    if request.content_type != "application/x-www-form-urlencoded" or (request.charset or "utf-8").lower() != "utf-8":
+        raise Refused(415, "this takes a form, in UTF-8")
     if (request.content_length or 0) > _MOST_FORM:
         raise Refused(413, "this form is too large; choose fewer instances")
     try:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import click
 
+log = logging.getLogger(__name__)
+
 PORT = 8600
 INTERRUPTED = 130
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -142,4 +144,11 @@ async def _serve(
         if host not in {"127.0.0.1", "::1", "localhost"} and tls is None and operators and not proxied:
             click.echo("warning: without --cert tokens and sessions cross the network in the clear", err=True)
         sys.stdout.flush()
+        fault = asyncio.ensure_future(shown.fault())
+        await asyncio.wait({stopped, fault}, return_when=asyncio.FIRST_COMPLETED)
+        if fault.done():
+            # Pages that nothing renews would look like the truth.
+            log.critical("the fleet is not followed any more, so the dashboard ends", exc_info=fault.exception())
+            stop(1)
+        fault.cancel()
         return await stopped

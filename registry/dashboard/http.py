@@ -6,7 +6,6 @@ No handler lets a traceback out: what goes wrong is a page, or JSON, with one se
 import hashlib
 import logging
 import mimetypes
-from collections.abc import Awaitable, Callable
 from urllib.parse import parse_qsl, urlsplit
 
 from aiohttp import hdrs, web
@@ -15,7 +14,7 @@ from yarl import URL
 
 from registry.dashboard import reply, wire
 from registry.dashboard.access import Access, Refused
-from registry.dashboard.acting import THEME, Acting
+from registry.dashboard.acting import THEME, Acting, Handler, only_post
 from registry.dashboard.live import Drawn, Live, LivePage
 from registry.dashboard.page import BadAddress, NoSuchPage, Page
 from registry.dashboard.pages import events, instances, problem
@@ -25,6 +24,7 @@ from registry.dashboard.shell import parts, shell
 from registry.dashboard.state import State
 from registry.dashboard.streams import Reports, Streams
 from registry.timing import Clock
+from registry.wording import printable
 
 log = logging.getLogger(__name__)
 
@@ -32,15 +32,13 @@ _STATIC = ("app.css", "app.js", "stream.js", "morph.js", "keys.js", "select.js",
 # What an operator's browser may send to us.
 _MOST_BODY = 1024 * 1024
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
 
 class Surface:
     """Handlers over a ``State``. ``epoch`` tells this process from the one before."""
 
     def __init__(self, state: State, access: Access, *, clock: Clock, epoch: str, proxied: bool = False) -> None:
         self.renderer = Renderer()
-        self.live = Live(self.renderer, state.world, state.stamp, clock=clock, epoch=epoch)
+        self.live = Live(self.renderer, state.world, state.stamp, clock=clock, epoch=epoch, frame=parts)
         self._state = state
         self._acting = Acting(state, access, self.renderer, proxied=proxied)
         self.streams = Streams(self.live, _page_at, state.world, clock=clock)
@@ -54,8 +52,8 @@ class Surface:
             [
                 web.get("/healthz", self.healthy),
                 web.get("/static/{name}", self.static),
-                web.get("/stream", self.streams.stream),
-                web.post(wire.PATH, self._reports.take),
+                web.get("/stream", self.streams.stream, allow_head=False),
+                *only_post(wire.PATH, self._reports.take),
                 web.get("/instances.csv", self.instances_csv),
                 web.get("/events.csv", self.events_csv),
                 web.get("/api/v1/{rest:.*}", self.twin),
@@ -120,7 +118,7 @@ class Surface:
             shell=around,
             title=page.title,
             view=drawn.view,
-            parts={**self._framed(), **drawn.parts},
+            parts={**drawn.parts, **self._framed()},  # how old the data are is said anew each time
             page=page,
             now=world.now,
         )
@@ -150,7 +148,7 @@ class Surface:
         except (ConnectionError, TimeoutError):
             raise
         except Exception:
-            log.exception("%s %s failed", request.method, request.path)
+            log.exception("%s %s failed", printable(request.method), printable(request.path))
             sentence = "the dashboard failed at this; its log says why"
         response = self._problem(request, status, sentence)
         response.headers.update(headers)
@@ -182,8 +180,12 @@ def _came_from(request: web.Request) -> str:
 
 
 def _page_at(address: str) -> Page:
-    split = urlsplit(address)
-    return page_of(URL(split.path or "/", encoded=True).raw_path, MultiDict(parse_qsl(split.query)))
+    try:
+        split = urlsplit(address)
+        path = URL(split.path or "/", encoded=True).raw_path
+    except ValueError as error:
+        raise BadAddress("no page is at this address: take one of the navigation") from error
+    return page_of(path, MultiDict(parse_qsl(split.query)))
 
 
 def _prepared(response: web.StreamResponse) -> web.StreamResponse:

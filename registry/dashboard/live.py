@@ -2,10 +2,14 @@
 
 A page is looked at again at most once a second, and only when anything at all has changed; of its parts those are
 drawn whose key is another. Whoever has the version before gets what changed since, anybody else the whole page's parts.
-Addresses are bounded: beyond ``MOST`` a page is drawn for whoever asked and forgotten.
+Addresses are bounded: beyond ``MOST`` those go that nobody follows, the longest unseen first, and a page that is made
+again takes no version it had before. A part that fails says so in its own place, and a page that fails keeps the
+picture it had: neither takes anything else along.
 """
 
 import asyncio
+import itertools
+import logging
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -18,6 +22,9 @@ from registry.dashboard.page import NoSuchPage, Page
 from registry.dashboard.render import Part, Renderer
 from registry.dashboard.world import World
 from registry.timing import Clock
+from registry.wording import printable
+
+log = logging.getLogger(__name__)
 
 EVERY = 1.0
 # A beat when nothing changes, so that silence means that the dashboard is gone.
@@ -27,6 +34,10 @@ KEEP = 20.0
 MOST = 400
 # Streams at a time; a browser has one for each tab that is seen.
 MOST_STREAMS = 500
+
+
+def _no_frame(_: World) -> Mapping[str, Part]:
+    return {}
 
 
 class Drawn(msgspec.Struct):
@@ -40,14 +51,18 @@ class Drawn(msgspec.Struct):
 class LivePage:
     """One address: its page, how it was drawn last, and who follows it."""
 
-    def __init__(self, page: Page, renderer: Renderer, epoch: str) -> None:
+    def __init__(
+        self, page: Page, renderer: Renderer, epoch: str, frame: Callable[[World], Mapping[str, Part]] = _no_frame
+    ) -> None:
         self.page = page
         self.followers: set[asyncio.Event] = set()
         self.left_at = 0.0
         self.gone = ""
         self._renderer = renderer
+        self._frame = frame
         self._epoch = epoch
         self._count = 0
+        self._failed: set[str] = set()
         self._stamp: object = None
         self._keys: dict[str, object] = {}
         self._drawn: Drawn | None = None
@@ -64,7 +79,7 @@ class LivePage:
         if self._drawn is not None and stamp == self._stamp:
             return self._drawn
         view = self.page.view(world)
-        parts = self.page.parts(view, world)
+        parts = {**self._frame(world), **self.page.parts(view, world)}
         before = self._drawn
         drawn = Drawn(view, {}, tuple(self.page.order(view)))
         changed: dict[str, Markup] = {}
@@ -72,11 +87,11 @@ class LivePage:
             if before is not None and name in self._keys and name in before.parts and self._keys[name] == part.key:
                 drawn.parts[name] = before.parts[name]
                 continue
-            drawn.parts[name] = self._part(part)
+            drawn.parts[name] = self._part(name, part)
             if before is None or before.parts.get(name) != drawn.parts[name]:
                 changed[name] = drawn.parts[name]
         self._keys = {name: part.key for name, part in parts.items()}
-        self._drawn, self._stamp = drawn, stamp
+        self._drawn, self._stamp, self.gone = drawn, stamp, ""
         if before is not None and (changed or before.order != drawn.order):
             self._count += 1
             self._change = {"parts": changed}
@@ -104,21 +119,42 @@ class LivePage:
             self._said[at] = b"" if said is None else event(said)
         return self._said[at] or None
 
-    def _part(self, part: Part) -> Markup:
-        return self._renderer.part(part)
+    def _part(self, name: str, part: Part) -> Markup:
+        try:
+            made = self._renderer.part(part)
+        except Exception:
+            if name not in self._failed:
+                self._failed.add(name)
+                log.exception("%s of %s cannot be shown", printable(name), printable(self.page.here))
+            return _unshown(name)
+        self._failed.discard(name)
+        return made
 
 
 class Live:
-    """All pages that are looked at. ``world`` and ``stamp`` say what there is now, and whether that is news."""
+    """All pages that are looked at. ``world`` and ``stamp`` say what there is now, and whether that is news.
+
+    ``frame``: the parts that live round every page.
+    """
 
     def __init__(
-        self, renderer: Renderer, world: Callable[[], World], stamp: Callable[[], object], *, clock: Clock, epoch: str
+        self,
+        renderer: Renderer,
+        world: Callable[[], World],
+        stamp: Callable[[], object],
+        *,
+        clock: Clock,
+        epoch: str,
+        frame: Callable[[World], Mapping[str, Part]] = _no_frame,
     ) -> None:
         self._renderer = renderer
         self._world = world
         self._stamp = stamp
         self._clock = clock
         self._epoch = epoch
+        self._frame = frame
+        self._made = itertools.count()
+        self._failed: set[str] = set()
         self._pages: OrderedDict[str, LivePage] = OrderedDict()
         self.streams = 0
 
@@ -126,11 +162,24 @@ class Live:
         """The live page at an address, made if need be."""
         found = self._pages.get(page.here)
         if found is None:
-            found = LivePage(page, self._renderer, self._epoch)
-            if len(self._pages) < MOST:
-                self._pages[page.here] = found
+            found = LivePage(page, self._renderer, f"{self._epoch}.{next(self._made)}", self._frame)
+            self._pages[page.here] = found
+            if len(self._pages) > MOST:
+                self._make_room()
+        self._pages.move_to_end(page.here)
         found.left_at = self._clock.monotonic()
         return found
+
+    def follow(self, live: LivePage, news: asyncio.Event) -> None:
+        """Set ``news`` whenever the page has changed, until ``leave``."""
+        live.followers.add(news)
+        self.streams += 1
+
+    def leave(self, live: LivePage, news: asyncio.Event) -> None:
+        """Follow it no longer."""
+        live.followers.discard(news)
+        live.left_at = self._clock.monotonic()
+        self.streams -= 1
 
     def draw(self, live: LivePage) -> Drawn:
         """Draw a page for somebody who asks for it now. Raises ``NoSuchPage``."""
@@ -147,15 +196,32 @@ class Live:
         now = self._clock.monotonic()
         for here, live in list(self._pages.items()):
             if live.followers:
-                live.left_at = now
-                try:
-                    self.draw(live)
-                except NoSuchPage as error:
-                    live.gone = str(error)
-                    for each in live.followers:
-                        each.set()
+                self._again(live)
             elif now - live.left_at > KEEP:
                 del self._pages[here]
+
+    def _again(self, live: LivePage) -> None:
+        here = live.page.here
+        try:
+            self.draw(live)
+        except NoSuchPage as error:
+            live.gone = str(error)
+            for each in live.followers:
+                each.set()
+        except Exception:
+            if here not in self._failed:
+                log.exception("%s cannot be drawn; who looks at it sees it as it was", printable(here))
+            self._failed = {*self._failed & self._pages.keys(), here}
+        else:
+            self._failed.discard(here)
+
+    def _make_room(self) -> None:
+        """Forget the page that nobody has asked for the longest; those that are followed stay, as many as there are."""
+        *others, _ = self._pages.items()
+        for here, live in others:
+            if not live.followers:
+                del self._pages[here]
+                return
 
     def snapshot(self) -> Mapping[str, int]:
         """How many pages and streams there are."""
@@ -183,6 +249,15 @@ class Squeezed:
     def end(self) -> bytes:
         """Return the bytes that end it."""
         return b"" if self._pack is None else self._pack.flush()
+
+
+def _unshown(name: str) -> Markup:
+    """What stands in the place of a part that failed; within a table only a table's own elements can."""
+    words = "This part cannot be shown: the dashboard's log says why."
+    if name.startswith("row:"):
+        return Markup('<tr id="{}"><td class="empty" colspan="20">{}</td></tr>').format(name, words)
+    tag = "caption" if name.endswith("-caption") else "p"
+    return Markup('<{} id="{}" class="empty">{}</{}>').format(tag, name, words, tag)
 
 
 def event(message: Mapping[str, Any]) -> bytes:

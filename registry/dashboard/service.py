@@ -122,6 +122,10 @@ class Dashboard:
         self._tasks = [asyncio.create_task(each) for each in (self.state.run(), self._surface.live.run())]
         return self
 
+    async def fault(self) -> None:
+        """Wait for what must not happen: that it stops following the fleet. Raises what ended it."""
+        await asyncio.gather(*map(asyncio.shield, self._tasks))
+
     async def __aexit__(self, *exception: object) -> None:
         self._surface.streams.stop()
         for each in self._tasks:

@@ -83,7 +83,7 @@ def parts(world: World) -> Mapping[str, Part]:
     """What is live on every page: how old the registry's word is, and what it means when that is too old."""
     registry = world.fleet.registry
     heard = registry.heard_at
-    old = not registry.live and (heard is None or world.now - heard > OLD)
+    old = heard is None or world.now - heard > OLD
     title, words = "", ""
     if not registry.live:
         title = "The registry does not answer." if heard else "The registry has not answered yet."

@@ -1,10 +1,12 @@
 """The event stream of one open page, and the door for reports of clients: what comes and goes by itself.
 
 A stream says what has changed of its page, at most once a second, and beats in between with the age of the data. It
-ends with the dashboard, or aiohttp would wait for it, and with a reader that takes nothing for a while.
+ends with the dashboard, or aiohttp would wait for it, and with a reader that takes nothing for a while: whoever sleeps
+that long gets the whole page when they come back.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 from aiohttp import hdrs, web
@@ -17,10 +19,12 @@ from registry.dashboard.page import Page
 from registry.dashboard.world import World
 from registry.timing import Clock
 from registry.waiting import within
+from registry.wording import printable
 
-# Bytes a reader may be behind with, and the beats for which it may be: then it is asleep, or worse.
-_BEHIND = 256 * 1024
-_PATIENCE = 10
+log = logging.getLogger(__name__)
+
+# Seconds for which a reader may take nothing of what it is sent: then it is asleep, or worse.
+_PATIENCE = 10.0
 
 
 class Streams:
@@ -32,6 +36,7 @@ class Streams:
         self._world = world
         self._clock = clock
         self._open: set[asyncio.Event] = set()
+        self._sending: set[asyncio.Transport] = set()
         self._stopped = False
 
     def stop(self) -> None:
@@ -39,6 +44,8 @@ class Streams:
         self._stopped = True
         for each in self._open:
             each.set()
+        for transport in self._sending:
+            transport.abort()  # who does not take what they are sent would keep us waiting
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
         """``GET /stream?at=ADDRESS&v=VERSION``."""
@@ -56,18 +63,19 @@ class Streams:
         response.enable_chunked_encoding()
         news = asyncio.Event()
         self._open.add(news)
-        live.followers.add(news)
-        self._live.streams += 1
+        self._live.follow(live, news)
         try:
             await response.prepare(request)
             await self._follow(request, response, squeezed, live, news)
             await response.write(squeezed.end())
             await response.write_eof()
-        except ConnectionError:
-            pass  # the tab is closed
+        except (ConnectionError, TimeoutError):
+            pass  # the tab is closed, or asleep
+        except Exception:
+            # The answer has begun, so nobody else can say it; the page asks for another stream.
+            log.exception("the stream of %s broke", printable(live.page.here))
         finally:
-            self._live.streams -= 1
-            live.followers.discard(news)
+            self._live.leave(live, news)
             self._open.discard(news)
         return response
 
@@ -79,8 +87,8 @@ class Streams:
         live: LivePage,
         news: asyncio.Event,
     ) -> None:
-        known, behind, beat_at = request.query.get("v", ""), 0, 0.0
-        while not self._stopped and request.transport is not None and not request.transport.is_closing():
+        known, beat_at = request.query.get("v", ""), 0.0
+        while not self._stopped and (transport := request.transport) is not None and not transport.is_closing():
             news.clear()
             data = live.encoded(known) or b""
             known = live.version
@@ -92,17 +100,23 @@ class Streams:
             if live.gone:
                 data += event({"leave": live.gone})
             if data:
-                await response.write(squeezed.add(data))
+                await self._send(transport, response, squeezed.add(data))
             if live.gone:
-                return
-            if request.transport is None:
-                return
-            behind = behind + 1 if request.transport.get_write_buffer_size() > _BEHIND else 0
-            if behind > _PATIENCE:
                 return
             await self._clock.sleep(EVERY)
             if not news.is_set():
                 await within(max(0.05, beat_at - self._clock.monotonic()), news.wait(), self._clock)
+
+    async def _send(self, transport: asyncio.Transport, response: web.StreamResponse, data: bytes) -> None:
+        self._sending.add(transport)
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await response.write(data)
+        except TimeoutError:
+            transport.abort()
+            raise
+        finally:
+            self._sending.discard(transport)
 
 
 class Reports:
