@@ -41,8 +41,8 @@ setup: $(VENV)/.dev ## virtual environment with everything installed
 demo: $(VENV)/.demo ## the main job: train, start a registry and three nodes, classify, kill one
 	@$(BIN)/twostep demo --kill-one $(ARGS)
 
-test: $(VENV)/.dev ## every test, installing what they need (a real Consul included)
-	@for tool in curl jq; do command -v $$tool >/dev/null || $(call apt,$$tool) || \
+test: $(VENV)/.dev ## every test, installing what they need (a real Consul and a browser included)
+	@for tool in curl jq chromium; do command -v $$tool >/dev/null || $(call apt,$$tool) || \
 	  echo "$$tool is missing: the tests that use it will say so" >&2; done
 	@infra/consul/install.sh >/dev/null || echo "no Consul: the tests that use one will say so" >&2
 	@$(BIN)/python -m pytest $(ARGS)

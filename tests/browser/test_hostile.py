@@ -53,6 +53,7 @@ def test_hostile_words_are_shown_as_words(fleet: Scene, visit: Visit) -> None:
         expect(page.locator("h1").first).to_be_visible()
         assert page.locator("main script, main img, main b:has-text('>')").count() == 0, path
         assert visitor.sideways() == "", path
+        assert visitor.spilled() == [], path
         assert "\u202e" not in page.content(), path
         visitor.picture(f"11-hostile-{name}")
 

@@ -3,11 +3,10 @@
 import re
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Locator, expect
 
 from tests.browser.scene import SERVICE, Scene
-from tests.browser.visitor import Visit, Visitor, eventually
-from tests.support import wait_until
+from tests.browser.visitor import THEMES, Visit, Visitor
 
 pytestmark = pytest.mark.e2e
 
@@ -53,8 +52,8 @@ def test_a_node_that_is_killed_is_critical_with_its_cause_on_every_open_page(sce
         assert page.evaluate("window.__same === true"), path
     for path in ("/", f"/instances/{SERVICE}/second"):
         expect(opened[path].locator("main")).to_contain_text("Cannot connect")
-    row = opened["/instances"].locator("table[data-rows] tbody tr").filter(has_text="second")
-    expect(row).to_contain_text("critical")
+    checks = opened[f"/instances/{SERVICE}/second"].locator("#instance-checks details")
+    expect(checks.filter(has_text="critical").locator("pre")).to_be_visible()  # what is wrong is unfolded
     for name, path in (("overview", "/"), ("instances", "/instances"), ("instance", f"/instances/{SERVICE}/second")):
         visitor.page = opened[path]
         visitor.picture(f"2-killed-{name}")
@@ -75,6 +74,9 @@ def test_while_the_registry_is_away_every_page_says_how_old_its_data_are(scene: 
     expect(page.locator("#fresh .words")).to_contain_text(re.compile(r"data of .*\d+ s (old|ago)"))
     expect(page.locator("body")).to_have_class(re.compile("stale"))
     expect(page.locator("main")).to_contain_text("first")  # the last list stays
+    for theme in THEMES:
+        visitor.wear(theme)
+        assert visitor.barriers() == []  # old, and still to be read
     visitor.picture("4-registry-away-instances")
     other = visitor.context.new_page()
     for path in PAGES:
@@ -123,40 +125,44 @@ def test_an_open_page_says_that_the_dashboard_is_gone_and_goes_on_with_the_next(
 
 def test_a_page_held_still_stays_as_it_is_until_it_goes_on(scene: Scene, visit: Visit) -> None:
     scene.register("stable", "one", ttl=True)
-    visitor = visit(scene)
-    page = visitor.page
-    visitor.go("/instances")
-    row = page.locator("table[data-rows] tbody tr").filter(has_text="one")
-    expect(row).to_contain_text("passing")
+    held, other = visit(scene), visit(scene)
+    for each in (held, other):
+        each.go("/instances")
+        expect(row(each, "one")).to_contain_text("passing")
 
-    page.get_by_role("button", name="Pause").click()
-    expect(page.get_by_role("button", name="Paused")).to_have_attribute("aria-pressed", "true")
-    scene.say("one", "critical", "it has had enough")
-    wait_until(lambda: "critical" in str(scene.twin("/instances")["rows"]), 10, "the dashboard knows")
-    page.wait_for_timeout(2_500)  # two looks long, nothing may change: there is no event to wait for
-    expect(row).to_contain_text("passing")
+    held.page.get_by_role("button", name="Pause").click()
+    expect(held.page.get_by_role("button", name="Paused")).to_have_attribute("aria-pressed", "true")
+    for status in ("critical", "warning"):  # when the other has seen the second, this one has been sent the first
+        scene.say("one", status, "it has had enough")
+        expect(row(other, "one")).to_contain_text(status)
+    expect(row(held, "one")).to_contain_text("passing")
 
-    page.get_by_role("button", name="Paused").click()
-    expect(row).to_contain_text("critical")
+    held.page.get_by_role("button", name="Paused").click()
+    expect(row(held, "one")).to_contain_text("warning")
 
 
-def test_a_stream_for_a_hidden_tab_is_closed_and_the_page_catches_up(scene: Scene, visit: Visit) -> None:
+def test_a_tab_that_is_not_seen_has_no_stream_and_catches_up(scene: Scene, visit: Visit) -> None:
     scene.register("stable", "one", ttl=True)
-    visitor = visit(scene)
-    page = visitor.page
-    visitor.go("/instances")
-    expect(page.locator("main")).to_contain_text("passing")
+    hidden, other = visit(scene), visit(scene)
+    for each in (hidden, other):
+        each.go("/instances")
+        expect(row(each, "one")).to_contain_text("passing")
 
     hide = "(hidden) => { Object.defineProperty(document, 'hidden', { configurable: true, get: () => hidden });"
     hide += " document.dispatchEvent(new Event('visibilitychange')); }"
-    page.evaluate(hide, arg=True)
-    scene.say("one", "critical", "it has had enough")
-    wait_until(lambda: "critical" in str(scene.twin("/instances")["rows"]), 10, "the dashboard knows")
-    expect(page.locator("table[data-rows] tbody tr").filter(has_text="one")).to_contain_text("passing")
+    hidden.page.evaluate(hide, arg=True)
+    for status in ("critical", "warning"):
+        scene.say("one", status, "it has had enough")
+        expect(row(other, "one")).to_contain_text(status)
+    expect(row(hidden, "one")).to_contain_text("passing")
 
-    page.evaluate(hide, arg=False)
-    expect(page.locator("table[data-rows] tbody tr").filter(has_text="one")).to_contain_text("critical")
-    eventually(lambda: not page.locator("#banner").is_visible(), visitor, "the banner is gone")
+    hidden.page.evaluate(hide, arg=False)
+    expect(row(hidden, "one")).to_contain_text("warning")
+    expect(hidden.page.locator("#banner")).to_be_hidden()
+
+
+def row(visitor: Visitor, name: str) -> Locator:
+    return visitor.page.locator("table[data-rows] tbody tr").filter(has_text=name)
 
 
 def _picture_of(visitor: Visitor, page: object, name: str) -> None:

@@ -98,6 +98,16 @@ class Visitor:
             }""")
         )
 
+    def spilled(self) -> list[str]:
+        """Cells of tables whose words run over into their neighbours."""
+        found: list[str] = self.page.evaluate("""() =>
+            [...document.querySelectorAll("main td, main th")]
+                .filter((each) => getComputedStyle(each).overflowX === "visible")
+                .filter((each) => each.scrollWidth > each.clientWidth + 1)
+                .map((each) => `${each.closest("tr").id || "head"}: ${each.innerText.slice(0, 40)}`)
+        """)
+        return found
+
     def problems(self) -> list[str]:
         """What happened in this browser that should not have."""
         return [each for each in self._problems if not any(re.search(pattern, each) for pattern in self.expected)]
