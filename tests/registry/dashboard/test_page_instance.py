@@ -57,7 +57,7 @@ def test_every_check_is_there_the_worst_first_and_open():
         check("warning", "slow", service_id=""),
     ]
     _, html = draw(page(), world(alone(health="critical", checks=checks)))
-    found = re.findall(r"<details( open)?>\s*<summary>.*?</span>(.*?)</summary>.*?>([^<]*)</pre>", html, re.DOTALL)
+    found = re.findall(r"<details( open)?[^>]*>\s*<summary>.*?</span>(.*?)</summary>.*?>([^<]*)</pre>", html, re.DOTALL)
     assert [(opened, name.split("<")[0].strip(), said) for opened, name, said in found] == [
         (" open", "TTL", "line 1\nline 2"),
         (" open", "HTTP", "slow"),
