@@ -56,11 +56,12 @@ class Surface:
                 *only_post(wire.PATH, self._reports.take),
                 web.get("/instances.csv", self.instances_csv),
                 web.get("/events.csv", self.events_csv),
-                web.get("/api/v1/{rest:.*}", self.twin),
+                web.get("/api/v1/{rest:(?s:.*)}", self.twin),
                 *self._acting.routes(),
-                web.get("/{rest:.*}", self.page),
+                web.get("/{rest:(?s:.*)}", self.page),  # a name may hold a line break
             ]
         )
+        app.on_response_prepare.append(_headers)  # streams too, which the middleware sees when they have ended
         app.on_shutdown.append(self._stop)
         return app
 
@@ -133,7 +134,7 @@ class Surface:
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         status, sentence, headers = 500, "", {}
         try:
-            return _prepared(await handler(request))
+            return await handler(request)
         except Refused as error:
             status, sentence = error.status, error.sentence
         except BadAddress as error:
@@ -152,7 +153,7 @@ class Surface:
             sentence = "the dashboard failed at this; its log says why"
         response = self._problem(request, status, sentence)
         response.headers.update(headers)
-        return _prepared(response)
+        return response
 
     def _problem(self, request: web.Request, status: int, sentence: str) -> web.Response:
         if reply.wants_json(request) or request.path == "/stream":
@@ -188,8 +189,8 @@ def _page_at(address: str) -> Page:
     return page_of(path, MultiDict(parse_qsl(split.query)))
 
 
-def _prepared(response: web.StreamResponse) -> web.StreamResponse:
-    return response if response.prepared else reply.guarded(response)
+async def _headers(_: web.Request, response: web.StreamResponse) -> None:
+    reply.guard(response)
 
 
 def _file(name: str) -> tuple[bytes, str, str]:

@@ -19,12 +19,11 @@ _HEADERS = {
 }
 
 
-def guarded(response: web.StreamResponse) -> web.StreamResponse:
+def guard(response: web.StreamResponse) -> None:
     """Put on an answer what every answer carries."""
     for name, value in _HEADERS.items():
         response.headers.setdefault(name, value)
     response.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
-    return response
 
 
 def html(text: str, status: int = 200) -> web.Response:

@@ -19,8 +19,8 @@ from registry.token import Token, Tokens
 log = logging.getLogger(__name__)
 
 PORT = 8600
-# A hundred chosen instances are named in an address.
-_LONGEST_ADDRESS = 64 * 1024
+# A hundred chosen instances are named in an address, and its stream names that address, quoted once more.
+_LONGEST_ADDRESS = 256 * 1024
 # How long stopping waits for what is being sent, in seconds.
 _CLEANUP = 2.0
 

@@ -37,11 +37,11 @@ class Streams:
         self._clock = clock
         self._open: set[asyncio.Event] = set()
         self._sending: set[asyncio.Transport] = set()
-        self._stopped = False
+        self._stopped = asyncio.Event()
 
     def stop(self) -> None:
         """End every stream, and take no more."""
-        self._stopped = True
+        self._stopped.set()
         for each in self._open:
             each.set()
         for transport in self._sending:
@@ -49,7 +49,7 @@ class Streams:
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
         """``GET /stream?at=ADDRESS&v=VERSION``."""
-        if self._stopped or len(self._open) >= MOST_STREAMS:
+        if self._stopped.is_set() or len(self._open) >= MOST_STREAMS:
             raise Refused(503, f"there are {MOST_STREAMS} open pages already; close some")
         live = self._live.page(self._page_at(request.query.get("at", "/")))
         self._live.draw(live)
@@ -88,7 +88,9 @@ class Streams:
         news: asyncio.Event,
     ) -> None:
         known, beat_at = request.query.get("v", ""), 0.0
-        while not self._stopped and (transport := request.transport) is not None and not transport.is_closing():
+        while (transport := request.transport) is not None and not transport.is_closing():
+            if self._stopped.is_set():
+                return
             news.clear()
             data = live.encoded(known) or b""
             known = live.version
@@ -103,7 +105,7 @@ class Streams:
                 await self._send(transport, response, squeezed.add(data))
             if live.gone:
                 return
-            await self._clock.sleep(EVERY)
+            await within(EVERY, self._stopped.wait(), self._clock)
             if not news.is_set():
                 await within(max(0.05, beat_at - self._clock.monotonic()), news.wait(), self._clock)
 
