@@ -52,9 +52,11 @@ def server_tls(certificate: Path, key: Path) -> ssl.SSLContext:
     """Return what a server with this certificate (its chain included) and key needs. Raises ``ConfigurationError``."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
-        context.load_cert_chain(certificate, key)
-    except (OSError, ssl.SSLError) as error:
-        reason = error.strerror if error.strerror and not isinstance(error, ssl.SSLError) else "no pair in PEM format"
+        # A password, so that an encrypted key is an error and no question on the terminal.
+        context.load_cert_chain(certificate, key, password="")
+    except OSError as error:  # ssl.SSLError is one
+        words = "no pair in PEM format, the key without a password"
+        reason = error.strerror if error.strerror and not isinstance(error, ssl.SSLError) else words
         raise ConfigurationError(f"certificate {certificate} and key {key} cannot be used: {reason}") from error
     return context
 
@@ -63,6 +65,6 @@ def trusting(authority: Path) -> ssl.SSLContext:
     """Return what a client needs that trusts this authority alone. Raises ``ConfigurationError``."""
     try:
         return ssl.create_default_context(cafile=str(authority))
-    except (OSError, ssl.SSLError) as error:
+    except OSError as error:  # as above
         reason = error.strerror if error.strerror and not isinstance(error, ssl.SSLError) else "no certificate in PEM"
         raise ConfigurationError(f"the authority {authority} cannot be used: {reason}") from error

@@ -6,6 +6,7 @@ import logging
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -145,7 +146,8 @@ async def _serve(
             click.echo("warning: without --cert tokens and sessions cross the network in the clear", err=True)
         sys.stdout.flush()
         fault = asyncio.ensure_future(shown.fault())
-        await asyncio.wait({stopped, fault}, return_when=asyncio.FIRST_COMPLETED)
+        ends: set[asyncio.Future[Any]] = {stopped, fault}
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if fault.done():
             # Pages that nothing renews would look like the truth.
             log.critical("the fleet is not followed any more, so the dashboard ends", exc_info=fault.exception())

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import zlib
 
 import msgspec
 import pytest
@@ -207,7 +208,7 @@ def test_a_part_that_fails_says_so_in_its_place_and_takes_nothing_along(caplog: 
 def test_a_page_that_fails_keeps_its_picture_and_the_others_go_on(caplog: pytest.LogCaptureFixture) -> None:
     desk = Desk(a="1")
     bad, sick = desk.follow(Table("/bad\n"))
-    good, news = desk.follow(Table("/good"))
+    _, news = desk.follow(Table("/good"))
     view = bad.page.view
     bad.page.view = lambda world: 1 / 0
     for value in "23":
@@ -255,8 +256,6 @@ def test_what_lives_round_every_page_is_part_of_it() -> None:
 
 
 def test_every_event_can_be_unpacked_as_soon_as_it_is_there() -> None:
-    import zlib
-
     squeezed, unpack = Squeezed(True), zlib.decompressobj(16 + zlib.MAX_WBITS)
     for words in (b"data: one\n\n", b"data: two\n\n" * 5000):
         assert unpack.decompress(squeezed.add(words)) == words
