@@ -7,6 +7,7 @@ by service and id, so that rows do not change places without a reason.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from operator import attrgetter
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -18,6 +19,8 @@ from registry.dashboard.loads import Loads
 from registry.dashboard.model import SEVERITY, Fleet, Member
 from registry.dashboard.pages.address import Pairs, Query, text, whole, words
 from registry.dashboard.rows import rate
+from registry.dashboard.shelf import Shelf
+from registry.dashboard.world import World
 from registry.model import Health
 
 ON_A_PAGE = 100
@@ -25,9 +28,9 @@ ATTENTION = "attention"
 HEALTH = tuple(each.value for each in SEVERITY)
 # Choices in a list of them.
 _MOST_CHOICES = 50
-# Characters of one member that are searched; tags are anybody's.
-_MOST_SEARCHED = 4000
 _RANK = {word: rank for rank, word in enumerate(SEVERITY)}
+
+_SINCE = attrgetter("since")
 
 Value = Callable[[Member], Any]
 
@@ -38,7 +41,7 @@ _PLAIN: Mapping[str, Value] = {
     "zone": lambda member: member.instance.zone or None,
     "health": lambda member: _RANK[member.health],
     "version": lambda member: member.instance.version or None,
-    "since": lambda member: member.since,
+    "since": _SINCE,
 }
 # Columns of figures, which are read with the largest first.
 FIGURES = ("inflight", "queue", "rps", "success", "p50", "p99")
@@ -117,11 +120,30 @@ def read(query: Query) -> Asked:
     )
 
 
-def find(fleet: Fleet, asked: Asked) -> Found:
+def find(fleet: Fleet, asked: Asked, shelf: Shelf) -> Found:
     """Find what matches, and what else there is to choose from."""
+    return shelf.of(fleet.version, ("found", *asked.narrowing()), lambda: _find(fleet, asked, shelf))
+
+
+def arranged(world: World, asked: Asked) -> tuple[Member, ...]:
+    """Return what matches in the order that is asked for."""
+    found = find(world.fleet, asked, world.shelf)
+
+    def sort() -> tuple[Member, ...]:
+        return ordered(found.members, asked.sort, world.loads, world.calls)
+
+    if asked.sort.removeprefix("-") in FIGURES:  # which change while the fleet does not
+        return sort()
+    return world.shelf.of(world.fleet.version, ("arranged", asked.sort, *asked.narrowing()), sort)
+
+
+def _find(fleet: Fleet, asked: Asked, shelf: Shelf) -> Found:
     every = [each for service in fleet.services.values() for each in service.members]
     within = every if not asked.service else [each for each in every if each.instance.service == asked.service]
     found = [each for each in within if _wanted(each, asked)] if _narrow(asked) else within
+    if asked.q:
+        q = asked.q.casefold()
+        found = [each for each in found if q in shelf.searched(each.instance)]
     counts = Counter(each.health for each in found)
     if asked.health:
         found = [each for each in found if each.health in asked.health]
@@ -136,6 +158,11 @@ def find(fleet: Fleet, asked: Asked) -> Found:
 
 def ordered(members: Iterable[Member], sort: str, loads: Loads, calls: Calls) -> tuple[Member, ...]:
     """Sort members that are in the fleet's order."""
+    if sort == ATTENTION:  # what everybody looks at first, and the quickest way there
+        by_health: dict[Health, list[Member]] = {word: [] for word in SEVERITY}
+        for each in members:
+            by_health[each.health].append(each)
+        return tuple(each for word in SEVERITY for each in sorted(by_health[word], key=_SINCE))
     value = _value(sort.removeprefix("-"), loads, calls)
     pairs = [(value(each), each) for each in members]
     known = [pair for pair in pairs if pair[0] is not None]
@@ -179,22 +206,17 @@ def _value(sort: str, loads: Loads, calls: Calls) -> Value:
 
 
 def _narrow(asked: Asked) -> bool:
-    return bool(asked.q or asked.zone or asked.version or asked.tag)
+    return bool(asked.zone or asked.version or asked.tag)
 
 
 def _wanted(member: Member, asked: Asked) -> bool:
-    """Whether it matches, service and health aside."""
+    """Whether it matches, but for its service, its health and the words."""
     instance = member.instance
     if asked.zone and instance.zone != asked.zone:
         return False
     if asked.version and instance.version != asked.version:
         return False
-    if asked.tag and asked.tag not in instance.tags:
-        return False
-    if not asked.q:
-        return True
-    said = "\n".join((instance.id, instance.endpoint, instance.node, instance.version, *instance.tags))
-    return asked.q.casefold() in said[:_MOST_SEARCHED].casefold()
+    return not asked.tag or asked.tag in instance.tags
 
 
 def _choices(counts: Mapping[str, int], chosen: str) -> tuple[tuple[str, int], ...]:

@@ -16,7 +16,7 @@ import msgspec
 
 from registry.dashboard.asking import Answer, Asker, NoAnswer
 from registry.dashboard.guard import steerable
-from registry.dashboard.model import Fleet, NodeLoad
+from registry.dashboard.model import Fleet, Member, NodeLoad
 from registry.model import Instance
 from registry.timing import Clock
 from registry.waiting import cancel
@@ -54,6 +54,7 @@ class Loads:
         self._on_change = on_change
         self._asker = Asker(clock=clock, seconds=TIMEOUT, most=_MOST_BYTES, session=session, tls=tls, keep=True)
         self._version: int | None = None
+        self._services: dict[str, tuple[tuple[Member, ...], dict[Key, Instance]]] = {}
         self._targets: dict[Key, Instance] = {}
         self._order: tuple[Key, ...] = ()
         self._loads: dict[Key, NodeLoad] = {}
@@ -68,13 +69,17 @@ class Loads:
         if fleet.version == self._version:
             return
         self._version = fleet.version
-        self._targets = {
-            (name, member.id): member.instance
-            for name, service in fleet.services.items()
-            for member in service.members
-            if steerable(member)
-        }
-        self._order = tuple(sorted(self._targets))
+        before, self._services = self._services, {}
+        for name, service in fleet.services.items():
+            known = before.get(name)
+            if known is None or known[0] is not service.members:
+                known = (
+                    service.members,
+                    {(name, each.id): each.instance for each in service.members if steerable(each)},
+                )
+            self._services[name] = known
+        self._targets = {key: each for _, targets in self._services.values() for key, each in targets.items()}
+        self._order = tuple(self._targets)
         for key in self._loads.keys() - self._targets.keys():
             del self._loads[key]
             self._changed.add(key)

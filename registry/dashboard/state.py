@@ -16,6 +16,7 @@ from registry.dashboard.journal import Journal
 from registry.dashboard.loads import Loads
 from registry.dashboard.model import Event, Fleet, Kind
 from registry.dashboard.series import Series
+from registry.dashboard.shelf import Shelf
 from registry.dashboard.source import Source
 from registry.dashboard.world import World
 from registry.model import Health
@@ -53,6 +54,7 @@ class State:
         self._can_act = can_act
         self._about = dict(about or {})
         self._changes = 0
+        self._shelf = Shelf()
         self.journal = Journal()
         self.series = Series()
         self.calls = Calls(clock, on_eject=self._ejected)
@@ -74,6 +76,7 @@ class State:
             floor=self._floor,
             about=self._about,
             can_act=self._can_act,
+            shelf=self._shelf,
         )
 
     def stamp(self) -> object:

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from registry.dashboard import guard, listing
 from registry.dashboard.guard import Ruling
-from registry.dashboard.model import Fleet, Service
+from registry.dashboard.model import Service
 from registry.dashboard.page import BadAddress
 from registry.dashboard.pages.address import Pairs, Query, address, link, text
 from registry.dashboard.render import Part
@@ -125,7 +125,7 @@ class Confirm:
 
     def view(self, world: World) -> ConfirmView:
         """What it would do, as the fleet is now."""
-        chosen = self.chosen(world.fleet)
+        chosen = self.chosen(world)
         # With a reason and the name given, so that what is left cannot be helped by typing.
         ruling = _ruling(self.kind, chosen, "for the page", chosen.service.name, world.floor)
         unnamed = _ruling(self.kind, chosen, "for the page", "", world.floor)
@@ -157,10 +157,11 @@ class Confirm:
         """No rows that live."""
         return ()
 
-    def chosen(self, fleet: Fleet) -> Chosen:
+    def chosen(self, world: World) -> Chosen:
         """Find who is meant."""
+        fleet = world.fleet
         if self.all:
-            return self._matching(fleet)
+            return self._matching(world)
         pairs = [listing.unkey(each) for each in self.keys]
         services = {service for service, _ in pairs}
         if not services:
@@ -172,13 +173,13 @@ class Confirm:
             return _nobody(name, f"there is no service {printable(name, 80)} any more: look again")
         return Chosen(service=fleet.services[name], ids=tuple(instance for _, instance in pairs))
 
-    def _matching(self, fleet: Fleet) -> Chosen:
-        name = self.asked.service
+    def _matching(self, world: World) -> Chosen:
+        fleet, name = world.fleet, self.asked.service
         if not name:
             return _nobody("", "filter by one service first: all that match must be of one")
         if name not in fleet.services:
             return _nobody(name, f"there is no service {printable(name, 80)} any more: look again")
-        ids = listing.targets(listing.find(fleet, self.asked).members, self.kind)
+        ids = listing.targets(listing.find(world.fleet, self.asked, world.shelf).members, self.kind)
         return Chosen(service=fleet.services[name], ids=ids, problem=guard.changed(ids, self.fingerprint))
 
     def _choice(self) -> Pairs:
@@ -189,7 +190,7 @@ class Confirm:
 
 def decide(asked: Confirm, world: World, *, kind: str, form: Mapping[str, str]) -> Decision:
     """Decide on an order as it was sent, as things are now; ``form`` holds the ``reason`` and what was ``typed``."""
-    chosen = asked.chosen(world.fleet)
+    chosen = asked.chosen(world)
     if kind != asked.kind:
         return Decision(service=chosen.service, ids=chosen.ids, refused="this form is of another order: look again")
     if chosen.problem:

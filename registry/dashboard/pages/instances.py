@@ -1,7 +1,7 @@
 """Every instance, filtered, sorted, a hundred to a page: ``/instances``, and the same as CSV.
 
-What the filter finds is remembered as long as the fleet is the same. Rows, the caption and the chips are live; what an
-operator may do stands round them, for live parts are the same for everybody who looks.
+Rows, the caption and the chips are live; what an operator may do stands round them, for live parts are the same for
+everybody who looks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -69,7 +69,6 @@ class Instances:
 
     def __init__(self, match: Mapping[str, str], query: Query) -> None:  # noqa: ARG002 - every page is made this way
         self.asked = listing.read(query)
-        self._found: tuple[object, Found] | None = None
 
     @property
     def here(self) -> str:
@@ -105,8 +104,9 @@ class Instances:
 
     def view(self, world: World) -> InstancesView:
         """One page of what matches."""
-        found, asked = self._find(world), self.asked
-        members = listing.ordered(found.members, asked.sort, world.loads, world.calls)
+        asked = self.asked
+        found = listing.find(world.fleet, asked, world.shelf)
+        members = listing.arranged(world, asked)
         shown, page, pages = cut(members, asked.page, listing.ON_A_PAGE)
         first = (page - 1) * listing.ON_A_PAGE
         drain, undrain = (_batch(found, kind) if asked.service else None for kind in ("drain", "undrain"))
@@ -152,13 +152,7 @@ class Instances:
 
     def lines(self, world: World) -> tuple[Row, ...]:
         """Everything that matches, for an export; bounded."""
-        members = listing.ordered(self._find(world).members, self.asked.sort, world.loads, world.calls)
-        return tuple(rows.row(each, world) for each in members[:MOST])
-
-    def _find(self, world: World) -> Found:
-        if self._found is None or self._found[0] != world.fleet.version:
-            self._found = (world.fleet.version, listing.find(world.fleet, self.asked))
-        return self._found[1]
+        return tuple(rows.row(each, world) for each in listing.arranged(world, self.asked)[:MOST])
 
     def _chip(self, word: str, count: int) -> Chip:
         chosen = self.asked.health

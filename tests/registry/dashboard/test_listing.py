@@ -10,6 +10,7 @@ from multidict import MultiDict
 from registry.dashboard import listing, rows
 from registry.dashboard.listing import Asked, find, ordered, targets
 from registry.dashboard.page import BadAddress
+from registry.dashboard.shelf import Shelf
 from tests.registry.dashboard.fleet import NOW, Said, fleet, load, many, member, reported, service, world
 
 TWO = fleet(
@@ -24,7 +25,7 @@ TWO = fleet(
 
 
 def ids(asked, seen=TWO):
-    return [each.id for each in find(seen, asked).members]
+    return [each.id for each in find(seen, asked, Shelf()).members]
 
 
 @pytest.mark.parametrize(
@@ -55,7 +56,7 @@ def test_an_endless_tag_is_searched_only_at_its_beginning():
 
 
 def test_facets_say_what_a_choice_would_show():
-    facets = find(TWO, Asked(service="digits", health=("passing",), zone="eu")).facets
+    facets = find(TWO, Asked(service="digits", health=("passing",), zone="eu"), Shelf()).facets
     assert facets.services == (("digits", 3), ("photos", 2))
     assert facets.zones == (("eu", 2), ("us", 1))
     assert facets.versions == (("7", 1), ("8", 2))
@@ -66,14 +67,14 @@ def test_facets_are_bounded_and_keep_what_is_chosen():
     seen = fleet(
         service("digits", *(member(f"d-{n}", version=f"v{n // 2:03}" if n < 200 else "rare") for n in range(201)))
     )
-    versions = find(seen, Asked(version="rare")).facets.versions
+    versions = find(seen, Asked(version="rare"), Shelf()).facets.versions
     assert len(versions) == 51
     assert ("rare", 1) in versions
-    assert find(seen, Asked(zone="gone")).facets.zones == (("gone", 0),)
+    assert find(seen, Asked(zone="gone"), Shelf()).facets.zones == (("gone", 0),)
 
 
 def test_the_worst_come_first_and_of_those_what_is_so_for_longest():
-    found = ordered(find(TWO, Asked()).members, "attention", Said(), reported())
+    found = ordered(find(TWO, Asked(), Shelf()).members, "attention", Said(), reported())
     assert [each.id for each in found] == ["digits-3", "digits-2", "photos-1", "digits-1", "photos-2"]
 
 
@@ -150,7 +151,7 @@ def test_csv_holds_every_figure_and_no_formula():
 
 def test_five_thousand_are_filtered_without_a_word_of_them_lost():
     seen = fleet(*(many(1000, f"s{number}") for number in range(5)))
-    found = find(seen, Asked(q="s3-"))
+    found = find(seen, Asked(q="s3-"), Shelf())
     assert (len(found.members), found.total) == (1000, 5000)
     assert {each.instance.service for each in found.members} == {"s3"}
 
