@@ -128,7 +128,8 @@ def test_a_key_that_is_none_is_one_line(tmp_path):
     path.write_text("no key")
     result = run("--registry", "static://127.0.0.1:9001", "--cert", str(path), "--key", str(path))
     assert result.exit_code == 1
-    assert result.stderr == f"Error: certificate {path} and key {path} cannot be used: no pair in PEM format, the key without a password\n"
+    words = "no pair in PEM format, the key without a password"
+    assert result.stderr == f"Error: certificate {path} and key {path} cannot be used: {words}\n"
 
 
 @pytest.mark.parametrize("arguments", [("--bogus",), ("--port", "70000"), ("--cert", __file__), ("--max-readers", "0")])
