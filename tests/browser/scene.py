@@ -25,6 +25,7 @@ from infra.fleet import LocalFleet, Supervised
 from node.images import encode_png
 from smartclient import AsyncSmartClient
 from smartclient.errors import ClientError
+from smartclient.policies.select import DEFAULT
 from tests.support import wait_until
 
 SERVICE = "plain"
@@ -185,9 +186,10 @@ class Scene(LocalFleet):
 class Traffic:
     """Clients that ask without pause, from a thread with a loop of its own, and report to the dashboard."""
 
-    def __init__(self, scene: Scene, *, workers: int = 4) -> None:
+    def __init__(self, scene: Scene, *, workers: int = 4, policy: str = DEFAULT) -> None:
         self._scene = scene
         self._workers = workers
+        self._policy = policy
         self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
         self._slow = 0
@@ -204,7 +206,7 @@ class Traffic:
 
     async def _run(self) -> None:
         async with AsyncSmartClient(
-            SERVICE, registry=self._scene.address, reporter=self._scene.origin, reporter_name="shop"
+            SERVICE, self._scene.address, policy=self._policy, reporter=self._scene.origin, reporter_name="shop"
         ) as client:
             await asyncio.gather(*(self._ask(client) for _ in range(self._workers)))
 
