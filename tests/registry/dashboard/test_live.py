@@ -179,6 +179,25 @@ def test_beyond_the_most_pages_those_go_that_nobody_follows(monkeypatch: pytest.
     assert all(news.is_set() for _, news in followed)
 
 
+def test_of_those_that_nobody_follows_the_longest_unseen_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST", 2)
+    desk = Desk(a="1")
+    first, second = desk.open(Table("/1")), desk.open(Table("/2"))
+    assert desk.open(Table("/1")) is first
+    desk.open(Table("/3"))
+    assert desk.open(Table("/1")) is first
+    assert desk.open(Table("/2")) is not second
+
+
+def test_the_whole_page_is_said_as_it_is_now() -> None:
+    desk = Desk(a="1")
+    page, _ = desk.follow()
+    before = page.encoded("")
+    desk.set(a="2")
+    desk.live.look()
+    assert page.encoded("") != before
+
+
 def test_a_part_that_fails_says_so_in_its_place_and_takes_nothing_along(caplog: pytest.LogCaptureFixture) -> None:
     desk = Desk(**{"row:a\"'<": None, "the-caption": None, "b": None, "c": "1"})
     page, news = desk.follow()

@@ -52,6 +52,16 @@ async def test_a_change_reaches_who_follows_as_what_has_changed_alone(house) -> 
         assert (await stream.next())["live"] is True
 
 
+async def test_a_change_after_a_silence_waits_for_no_beat(house) -> None:
+    await house.clock.advance(0.5)  # pages are looked at on the full second
+    async with house.follow("/instances", await version_of(house, "/instances")) as stream:
+        await stream.next()
+        await house.clock.advance(1.0)
+        house.show(WORSE)
+        await house.clock.advance(0.5)
+        assert "critical" in str(await stream.parts(1.0))
+
+
 @pytest.mark.parametrize("known", ["", "another.0.3", "now"])
 async def test_who_has_an_old_page_or_one_of_another_process_gets_the_whole(house, known) -> None:
     async with house.follow("/instances?sort=id", known) as stream:
