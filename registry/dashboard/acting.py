@@ -61,9 +61,10 @@ class Acting:
             self._access.check_sign_in(self._facts(request, form))
             session = self._access.sign_in(form.get("token", ""), form.get("name", ""))
         except Refused as error:
-            return self._form(request, back, error.sentence, error.status)
+            return self._form(request, back, error.sentence, error.status, form.get("name", ""))
         if session is None:
-            return self._form(request, back, "this is no operator token of this dashboard", 401)
+            sentence = "this is no operator token of this dashboard"
+            return self._form(request, back, sentence, 401, form.get("name", ""))
         response = reply.see(back)
         response.headers.add(hdrs.SET_COOKIE, cookie(session.cookie, self._scheme(request) == "https"))
         return response
@@ -100,7 +101,9 @@ class Acting:
 
         return order
 
-    def _form(self, request: web.Request, back: str, refused: str = "", status: int = 200) -> web.Response:
+    def _form(
+        self, request: web.Request, back: str, refused: str = "", status: int = 200, who: str = ""
+    ) -> web.Response:
         world = self._state.world()
         around = shell(
             world,
@@ -111,7 +114,7 @@ class Acting:
             session=self.session(request),
             live=False,
         )
-        variables = signin.variables(reply.local(back), refused, can_act=not self._access.read_only)
+        variables = signin.variables(reply.local(back), refused, can_act=not self._access.read_only, who=who)
         return reply.html(self._renderer.alone("signin.html", around, **variables), status)
 
     def _facts(self, request: web.Request, form: Any) -> Facts:

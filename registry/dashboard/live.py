@@ -189,16 +189,17 @@ class Live:
         """Look at every page that is followed once a second."""
         while True:
             await self._clock.sleep(EVERY)
-            self.look()
+            await self.look()
 
-    def look(self) -> None:
-        """Draw what is followed and forget what nobody has looked at for a while."""
+    async def look(self) -> None:
+        """Draw what is followed and forget what nobody has looked at for a while; others have turns in between."""
         now = self._clock.monotonic()
         for here, live in list(self._pages.items()):
             if live.followers:
                 self._again(live)
+                await self._clock.sleep(0)
             elif now - live.left_at > KEEP:
-                del self._pages[here]
+                self._pages.pop(here, None)
 
     def _again(self, live: LivePage) -> None:
         here = live.page.here

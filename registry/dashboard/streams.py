@@ -14,8 +14,10 @@ from aiohttp import hdrs, web
 from registry.dashboard import wire
 from registry.dashboard.access import Access, Refused
 from registry.dashboard.calls import BadReport, Calls, TooMany
+from registry.dashboard.journal import Journal
 from registry.dashboard.live import BEAT, EVERY, MOST_STREAMS, Live, LivePage, Squeezed, event
 from registry.dashboard.page import Page
+from registry.dashboard.pages.figures import many
 from registry.dashboard.world import World
 from registry.timing import Clock
 from registry.waiting import within
@@ -88,6 +90,7 @@ class Streams:
         news: asyncio.Event,
     ) -> None:
         known, beat_at = request.query.get("v", ""), 0.0
+        told = self._world().journal.last
         while (transport := request.transport) is not None and not transport.is_closing():
             if self._stopped.is_set():
                 return
@@ -96,9 +99,11 @@ class Streams:
             known = live.version
             now = self._clock.monotonic()
             if data or now >= beat_at:
-                registry = self._world().fleet.registry
-                data += event({"now": self._clock.time(), "heard": registry.heard_at, "live": registry.live})
-                beat_at = now + BEAT
+                world = self._world()
+                registry = world.fleet.registry
+                beat = {"now": self._clock.time(), "heard": registry.heard_at, "live": registry.live}
+                data += event(beat | spoken(world.journal, told))
+                beat_at, told = now + BEAT, world.journal.last
             if live.gone:
                 data += event({"leave": live.gone})
             if data:
@@ -119,6 +124,16 @@ class Streams:
             raise
         finally:
             self._sending.discard(transport)
+
+
+def spoken(journal: Journal, told: int) -> dict[str, str]:
+    """What is new since event number ``told``, for those who listen to a page; nothing when nothing is."""
+    fresh = journal.last - told
+    if fresh <= 0:
+        return {}
+    (last,) = journal.newest(1)
+    more = f". And {many(fresh - 1, 'more event')}." if fresh > 1 else ""
+    return {"say": printable(last.words) + more}
 
 
 class Reports:

@@ -206,8 +206,8 @@ def _gaps(world: World) -> list[Concern]:
         theirs = world.calls.service(name).in_flight
         if theirs is None or theirs <= _GAP:
             continue
-        ours = inside(service, world.loads)
-        if ours is not None and theirs - ours > max(_GAP, theirs / 2):
+        ours, heard = inside(service, world.loads)
+        if heard == len(service.members) and theirs - ours > max(_GAP, theirs / 2):
             words = f"Clients have {many(theirs, 'request')} under way, its nodes know of {ours:,.0f}"
             found.append(Concern(health="warning", service=name, words=words))
     return found

@@ -56,15 +56,15 @@ def waiting(service: Service, loads: Loads) -> float | None:
     return round(total, 1) if heard else None
 
 
-def inside(service: Service, loads: Loads) -> float | None:
-    """Return how many requests all of a service's nodes say to be working on; None unless every one of them says."""
-    total = 0.0
+def inside(service: Service, loads: Loads) -> tuple[float, int]:
+    """Return how many requests a service's nodes say to be working on, and how many of the nodes say."""
+    total, heard = 0.0, 0
     for member in service.members:
         load = loads.get(service.name, member.instance.id)
-        if load is None or load.inflight is None or load.error:
-            return None
-        total += load.inflight
-    return total if service.members else None
+        if load is not None and load.inflight is not None and not load.error:
+            total += load.inflight
+            heard += 1
+    return total, heard
 
 
 def plain(counts: Mapping[Health, int]) -> dict[str, int]:

@@ -133,6 +133,7 @@ class ServicePage:
         talking = [each.policy for each in callers if each.policy and world.now - each.heard_at <= rows.LATE]
         policies, more_policies = top(talking, POLICIES)
         look_up = LookUp(name)
+        ours, heard = inside(service, world.loads)
         return ServiceView(
             name=name,
             status=sentence(service),
@@ -144,7 +145,7 @@ class ServicePage:
             error=service.error,
             last_good_at=rounded(service.last_good_at, 3),
             figures=figures(world.calls.service(name)),
-            in_flight_nodes=rounded(inside(service, world.loads)),
+            in_flight_nodes=rounded(ours) if heard else None,
             queue=waiting(service, world.loads),
             histogram=tuple((rounded(edge, 2) or 0.0, count) for edge, count in world.calls.histogram(name)),
             lines={series: _points(world, f"{series}:{name}") for series, _, _ in LINES},

@@ -8,9 +8,16 @@ from registry.dashboard.pages.problem import said
 from registry.dashboard.reply import local
 
 
-def variables(back: str, refused: str = "", *, can_act: bool) -> dict[str, Any]:
-    """Return them. ``back``: where to go on, if that is in this dashboard; ``refused``: why it was not done.
+def variables(back: str, refused: str = "", *, can_act: bool, who: str = "") -> dict[str, Any]:
+    """Return them. ``back``: where to go on, if that is in this dashboard.
 
-    ``can_act`` False: there is no operator token, so nobody can sign in.
+    ``refused``: why it was not done, for whoever said they are ``who``. ``can_act`` False: there is no operator token,
+    so nobody can sign in.
     """
-    return {"title": "Sign in", "back": Markup.escape(local(back)), "refused": said(refused), "can_act": can_act}
+    return {
+        "title": "Sign in",
+        "back": Markup.escape(local(back)),
+        "refused": said(refused),
+        "can_act": can_act,
+        "who": who[:64],
+    }

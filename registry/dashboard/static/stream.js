@@ -11,12 +11,12 @@ const polite = document.getElementById("polite");
 export function follow() {
   const state = {
     source: null, paused: false, waiting: new Map(), order: null, version: body.dataset.version,
-    heardAt: Date.now(), spokenAt: 0, toSay: "", lost: false,
+    heardAt: Date.now(), spokenAt: 0, toSay: "", lost: false, left: "", beat: null,
   };
   if (!body.dataset.stream) return { toggle() {}, apply() {} };
 
   const open = () => {
-    if (state.source || document.hidden) return;
+    if (state.source || document.hidden || state.left) return;
     const url = new URL(body.dataset.stream, location.href);
     url.searchParams.set("v", state.version);
     state.source = new EventSource(url);
@@ -36,9 +36,20 @@ export function follow() {
     tell();
   };
 
+  // The page is no more: what it was about has gone, and so does its stream.
+  const leave = (words) => {
+    state.left = words;
+    close();
+    tell();
+  };
+
   const take = (message) => {
     state.heardAt = Date.now();
     state.lost = false;
+    if (message.leave) {
+      leave(message.leave);
+      return;
+    }
     if (message.v !== undefined) state.version = message.v;
     if (message.now !== undefined) state.beat = { now: message.now, heard: message.heard, live: message.live, at: Date.now() };
     for (const [id, html] of Object.entries(message.parts ?? {})) {
@@ -106,16 +117,22 @@ export function follow() {
   };
 
   const tell = () => {
+    if (state.left) {
+      banner.hidden = false;
+      banner.textContent = `${state.left} Reload the page to see what there is.`;
+      body.classList.add("stale");
+      return;
+    }
     const silent = Date.now() - state.heardAt;
     const gone = state.lost || silent > STALE;
     banner.hidden = !gone;
     if (gone) {
-      const since = new Date(state.heardAt).toLocaleTimeString();
+      const since = `${new Date(state.heardAt).toISOString().slice(11, 19)} UTC`;
       const words = `The dashboard does not answer since ${since}. What you see is as old as that.`;
       if (banner.textContent !== words) banner.textContent = words;
     }
     const fresh = document.getElementById("fresh");
-    if (state.beat && fresh) age(fresh, state.beat);
+    if (state.beat && fresh) age(fresh, state.beat, gone);
     times(state.beat);
     body.classList.toggle("stale", gone || fresh?.classList.contains("old") === true);
     if (state.toSay && Date.now() - state.spokenAt > SPEAK) {
@@ -126,10 +143,10 @@ export function follow() {
   };
 
   // Two clocks: what the dashboard said of the registry, and how long ago it said so.
-  const age = (fresh, beat) => {
+  const age = (fresh, beat, gone) => {
     if (beat.heard === null) return;
     const seconds = Math.max(0, beat.now - beat.heard + (Date.now() - beat.at) / 1000);
-    const old = seconds * 1000 > STALE;
+    const old = gone || seconds * 1000 > STALE;
     const at = new Date(beat.heard * 1000).toISOString().slice(11, 19);
     const words = old ? `data of ${at} UTC, ${length(seconds)} old` : `live, ${Math.round(seconds)} s old`;
     fresh.classList.toggle("old", old);
@@ -142,7 +159,8 @@ export function follow() {
     if (!beat) return;
     const now = beat.now + (Date.now() - beat.at) / 1000;
     for (const each of document.querySelectorAll("time[data-at]")) {
-      const words = `${length(Math.max(0, now - Number(each.dataset.at)))} ago`;
+      const span = length(Math.max(0, now - Number(each.dataset.at)));
+      const words = "span" in each.dataset ? span : `${span} ago`;
       if (each.textContent !== words) each.textContent = words;
     }
   };

@@ -81,13 +81,13 @@ class Desk:
         return found, news
 
 
-def test_only_what_has_another_key_is_drawn_and_sent() -> None:
+async def test_only_what_has_another_key_is_drawn_and_sent() -> None:
     desk = Desk(**{"row:a": "1", "row:b": "1"})
     page, news = desk.follow()
     assert (desk.renderer.drawn, news.is_set()) == (2, False)
     before = page.version
     desk.set(**{"row:b": "2"})
-    desk.live.look()
+    await desk.live.look()
     assert desk.renderer.drawn == 3
     assert news.is_set()
     message = page.message(before)
@@ -96,46 +96,46 @@ def test_only_what_has_another_key_is_drawn_and_sent() -> None:
     assert message["v"] == page.version != before
 
 
-def test_nothing_new_is_not_even_looked_at() -> None:
+async def test_nothing_new_is_not_even_looked_at() -> None:
     desk = Desk(a="1")
     page, news = desk.follow()
-    desk.live.look()
+    await desk.live.look()
     assert page.page.views == 1
     desk.stamp += 1  # something has changed, but nothing of this page
-    desk.live.look()
+    await desk.live.look()
     assert (page.page.views, desk.renderer.drawn, news.is_set()) == (2, 1, False)
     assert page.message(page.version) is None
 
 
-def test_two_who_look_at_one_address_share_the_drawing_and_the_bytes() -> None:
+async def test_two_who_look_at_one_address_share_the_drawing_and_the_bytes() -> None:
     desk = Desk(a="1")
     (one, _), (other, _) = desk.follow(), desk.follow()
     assert one is other
     before = one.version
     desk.set(a="2")
-    desk.live.look()
+    await desk.live.look()
     assert desk.renderer.drawn == 2
     assert one.encoded(before) is other.encoded(before)
     assert b'"v":' in one.encoded(before)
 
 
-def test_rows_that_come_or_change_places_are_told_as_an_order() -> None:
+async def test_rows_that_come_or_change_places_are_told_as_an_order() -> None:
     desk = Desk(**{"row:a": "1", "row:b": "1"})
     page, _ = desk.follow()
     before = page.version
     desk.world = {"row:b": "1", "row:a": "1"}
     desk.stamp += 1
-    desk.live.look()
+    await desk.live.look()
     assert page.message(before) == {"v": page.version, "parts": {}, "order": {"ids": ("row:b", "row:a")}}
 
 
 @pytest.mark.parametrize("known", ["", "now.0.-7", "then.0.1", "<script>"])
-def test_whoever_has_another_version_gets_the_whole_page(known: str) -> None:
+async def test_whoever_has_another_version_gets_the_whole_page(known: str) -> None:
     desk = Desk(**{"row:a": "1", "b": "1"})
     page, _ = desk.follow()
     for value in ("2", "3"):
         desk.set(b=value)
-        desk.live.look()
+        await desk.live.look()
     message = page.message(known)
     assert set(message["parts"]) == {"row:a", "b"}
     assert message["order"] == {"ids": ("row:a",)}
@@ -145,7 +145,7 @@ async def test_a_page_that_was_forgotten_takes_no_version_it_had() -> None:
     desk = Desk(a="1")
     had = desk.open().version
     await desk.clock.advance(KEEP + 1)
-    desk.live.look()
+    await desk.live.look()
     assert desk.live.snapshot() == {"pages": 0, "streams": 0}
     desk.set(a="2")
     again = desk.open()
@@ -157,17 +157,17 @@ async def test_a_page_that_is_followed_is_kept_and_one_just_left_for_a_while() -
     desk = Desk(a="1")
     page, news = desk.follow()
     await desk.clock.advance(10 * KEEP)
-    desk.live.look()
+    await desk.live.look()
     assert desk.live.snapshot() == {"pages": 1, "streams": 1}
     desk.live.leave(page, news)
-    desk.live.look()
+    await desk.live.look()
     assert desk.live.snapshot() == {"pages": 1, "streams": 0}
     await desk.clock.advance(KEEP + 1)
-    desk.live.look()
+    await desk.live.look()
     assert desk.live.snapshot()["pages"] == 0
 
 
-def test_beyond_the_most_pages_those_go_that_nobody_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_beyond_the_most_pages_those_go_that_nobody_follows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST", 3)
     desk = Desk(a="1")
     followed = [desk.follow(Table(f"/{number}")) for number in range(4)]
@@ -175,7 +175,7 @@ def test_beyond_the_most_pages_those_go_that_nobody_follows(monkeypatch: pytest.
         desk.open(Table(f"/other/{number}"))
     assert desk.live.snapshot()["pages"] == 5  # those that are followed, and the one that was just asked for
     desk.set(a="2")
-    desk.live.look()
+    await desk.live.look()
     assert all(news.is_set() for _, news in followed)
 
 
@@ -189,16 +189,16 @@ def test_of_those_that_nobody_follows_the_longest_unseen_goes_first(monkeypatch:
     assert desk.open(Table("/2")) is not second
 
 
-def test_the_whole_page_is_said_as_it_is_now() -> None:
+async def test_the_whole_page_is_said_as_it_is_now() -> None:
     desk = Desk(a="1")
     page, _ = desk.follow()
     before = page.encoded("")
     desk.set(a="2")
-    desk.live.look()
+    await desk.live.look()
     assert page.encoded("") != before
 
 
-def test_a_part_that_fails_says_so_in_its_place_and_takes_nothing_along(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_part_that_fails_says_so_in_its_place_and_takes_nothing_along(caplog: pytest.LogCaptureFixture) -> None:
     desk = Desk(**{"row:a\"'<": None, "the-caption": None, "b": None, "c": "1"})
     page, news = desk.follow()
     drawn = desk.live.draw(page).parts
@@ -212,19 +212,19 @@ def test_a_part_that_fails_says_so_in_its_place_and_takes_nothing_along(caplog: 
 
     caplog.clear()
     desk.set(c="2")
-    desk.live.look()
+    await desk.live.look()
     assert news.is_set()
     assert not caplog.records  # once is enough
 
     desk.set(b="well")
-    desk.live.look()
+    await desk.live.look()
     assert "well" in desk.live.draw(page).parts["b"]
     desk.set(b=None)
-    desk.live.look()
+    await desk.live.look()
     assert caplog.messages == ["b of /table cannot be shown"]
 
 
-def test_a_page_that_fails_keeps_its_picture_and_the_others_go_on(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_page_that_fails_keeps_its_picture_and_the_others_go_on(caplog: pytest.LogCaptureFixture) -> None:
     desk = Desk(a="1")
     bad, sick = desk.follow(Table("/bad\n"))
     _, news = desk.follow(Table("/good"))
@@ -232,20 +232,20 @@ def test_a_page_that_fails_keeps_its_picture_and_the_others_go_on(caplog: pytest
     bad.page.view = lambda world: 1 / 0
     for value in "23":
         desk.set(a=value)
-        desk.live.look()
+        await desk.live.look()
     assert (news.is_set(), sick.is_set()) == (True, False)
     assert caplog.messages == ["/bad cannot be drawn; who looks at it sees it as it was"]
     bad.page.view = view
-    desk.live.look()
+    await desk.live.look()
     assert sick.is_set()
 
 
-def test_a_page_that_goes_says_so_and_may_come_back() -> None:
+async def test_a_page_that_goes_says_so_and_may_come_back() -> None:
     desk = Desk(a="1")
     page, news = desk.follow()
     world, desk.world = desk.world, None
     desk.stamp += 1
-    desk.live.look()
+    await desk.live.look()
     assert (page.gone, news.is_set()) == ("it has gone", True)
     desk.world = world
     desk.stamp += 1
@@ -253,7 +253,7 @@ def test_a_page_that_goes_says_so_and_may_come_back() -> None:
     assert page.gone == ""
 
 
-def test_what_lives_round_every_page_is_part_of_it() -> None:
+async def test_what_lives_round_every_page_is_part_of_it() -> None:
     renderer, clock = Renderer(), ManualClock()
     notice = {"title": "", "words": "all is well"}
     live = Live(
@@ -269,7 +269,7 @@ def test_what_lives_round_every_page_is_part_of_it() -> None:
     before, news = page.version, asyncio.Event()
     live.follow(page, news)
     notice["words"] = "the registry is away"
-    live.look()
+    await live.look()
     assert news.is_set()
     assert "the registry is away" in page.message(before)["parts"]["notice"]
 

@@ -40,7 +40,7 @@ def test_one_sentence_says_how_it_is_why_and_since_when():
     view, html = draw(page(), world(ill))
     assert (view.health, view.witnessed, view.gone) == ("critical", True, False)
     assert "connection refused" in view.cause
-    assert "critical since 4 min ago" in words(html)
+    assert "critical for 4 min" in words(html)
     assert "connection refused" in words(html).partition("What it says")[0]
 
 
@@ -196,7 +196,7 @@ def test_what_has_gone_has_a_tombstone():
     view, html = draw(page(), world(service("digits"), journal=journal), ADA)
     assert (view.gone, view.since, view.health, view.facts, view.line) == (True, NOW - 120, "critical", None, None)
     said = words(html)
-    assert "It is not registered any more, since 2 min ago; it was critical when last seen." in said
+    assert "It is not registered any more, for 2 min; it was critical when last seen." in said
     assert "digits-1 is gone; it was critical for 3 min" in said
     assert "/confirm" not in html
     assert draw(page(), world(seen=fleet(), journal=journal))[0].gone

@@ -161,7 +161,7 @@ def test_instances_come_worst_first_and_then_by_how_long():
     )
     view, html = draw(ask(Overview), world(Service(name="digits", members=members)))
     assert [each.instance for each in view.attention.concerns] == ["digits-3", "digits-2", "digits-1"]
-    assert "digits-3 of digits: check http is critical: connection refused · at least since 8 min ago" in words(html)
+    assert "digits-3 of digits: check http is critical: connection refused · for at least 8 min" in words(html)
     assert "/instances/digits/digits-2" in links(html)
 
 

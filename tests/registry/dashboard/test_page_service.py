@@ -96,9 +96,10 @@ def test_figures_of_clients_and_nodes_stand_side_by_side():
     assert "Under way, nodes say6 Under way, clients say9 Waiting at nodes2" in words(html)
 
 
-def test_a_sum_over_nodes_of_which_one_is_silent_is_unknown():
+def test_a_sum_over_nodes_is_of_those_that_say():
     loads = {("digits", "digits-0"): NodeLoad(at=NOW, inflight=3)}
-    assert page().view(world(service("passing", "passing"), loads=loads)).in_flight_nodes is None
+    assert page().view(world(service("passing", "passing"), loads=loads)).in_flight_nodes == 3
+    assert page().view(world(service("passing", "passing"))).in_flight_nodes is None
 
 
 def test_never_heard_is_a_dash_and_says_how_to_turn_reports_on():

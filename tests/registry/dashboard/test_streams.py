@@ -10,6 +10,7 @@ import pytest
 
 from registry.dashboard import live, streams
 from registry.dashboard.live import BEAT
+from registry.dashboard.model import Event, Kind
 from tests.registry.dashboard.fleet import member, service
 from tests.registry.dashboard.house import House, until
 
@@ -275,3 +276,16 @@ async def test_a_reader_that_takes_nothing_holds_nobody_up_at_the_end(tmp_path) 
             assert surface.streams._sending
             began = time.monotonic()
         assert time.monotonic() - began < 1.5
+
+
+async def test_those_who_listen_hear_the_newest_event_once_and_how_many_more(house) -> None:
+    house.state.journal.add(Event(at=1.0, kind=Kind.GONE, words="before anybody listened"))
+    async with house.follow("/about", await version_of(house, "/about")) as stream:
+        assert "say" not in await stream.next()
+        for words in ("digits-1 is critical", "digits-1 is \u202egnissap"):
+            house.state.journal.add(Event(at=2.0, kind=Kind.HEALTH, words=words))
+        await house.clock.advance(2 * BEAT)
+        said = [each["say"] for each in await stream.rest() if "say" in each]
+        assert said == ["digits-1 is \\u202egnissap. And 1 more event."]
+        await house.clock.advance(2 * BEAT)
+        assert not [each for each in await stream.rest() if "say" in each]
