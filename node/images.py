@@ -107,9 +107,7 @@ class Picture:
         self._image = image = _opened(data, max_pixels)
         self._bytes = len(data)
         self._width, self._height = image.size
-        # A camera's preview inside the metadata has scans of its own.
-        preview = len(image.info.get("exif", b""))
-        self._scans = _pairs(memoryview(data)[preview:], _SCAN) if image.format == "JPEG" else 1
+        self._scans = _scans(data, image) if image.format == "JPEG" else 1
         if self._scans > _MOST_SCANS:
             raise BadImage(f"the JPEG image has more than {_MOST_SCANS} scans; send it with fewer")
 
@@ -178,6 +176,16 @@ def _opened(data: bytes | bytearray, max_pixels: int) -> Image.Image:
         image.close()
         raise TooLarge(f"the image is {width} x {height}; this node decodes at most {max_pixels:,} pixels")
     return image
+
+
+def _scans(data: bytes | bytearray, image: Any) -> int:
+    """How many scans a JPEG may have: one, as most do, where its first holds every channel in full."""
+    at = image.fp.tell()  # Pillow has read up to the first scan
+    whole = bytes(data[at - 2 : at]) == _SCAN and at + 2 < len(data) and data[at + 2] == image.layers
+    if whole and "progressive" not in image.info:
+        return 1
+    # A camera's preview inside the metadata has scans of its own.
+    return _pairs(memoryview(data)[len(image.info.get("exif", b"")) :], _SCAN)
 
 
 def _pairs(data: bytes | bytearray | memoryview, pair: bytes) -> int:

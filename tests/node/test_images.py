@@ -169,3 +169,21 @@ def test_damaged_bytes_give_pixels_or_the_two_documented_errors(seed, changes):
 def test_random_bytes_give_the_two_documented_errors(data):
     with pytest.raises((BadImage, TooLarge)):
         decode(data, RGB)
+
+
+@pytest.mark.parametrize(("progressive", "refused"), [(False, False), (True, True)])
+def test_scans_are_counted_where_there_can_be_several(progressive, refused):
+    """A decoder is through with one that holds every channel in full; of others it reads as many as there are."""
+    data = file(gradient(64, 48), "JPEG", progressive=progressive) + b"\xff\xda" * 150
+    if refused:
+        with pytest.raises(BadImage, match="more than 100 scans"):
+            Picture(data)
+    else:
+        assert decode(data, RGB).shape == (6, 4, 3)
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_scans_are_found_at_even_and_odd_places(shift):
+    data = file(gradient(64, 48), "JPEG", progressive=True) + bytes(shift) + b"\xff\xda" * 150
+    with pytest.raises(BadImage, match="more than 100 scans"):
+        Picture(data)

@@ -56,11 +56,12 @@ def test_a_lane_takes_its_share_of_a_piece_and_none_is_left_idle():
     assert (best.piece, best.lanes, best.ms) == (2, 4, {1: 0.5, 32: 36.0})
 
 
-def test_of_equal_pieces_lanes_take_the_largest():
-    assert way({1: 2.0, 2: 3.2, 4: 6.3, 8: 12.9, 32: 60.0}, batches=(32,), lanes=2).piece == 4
+def test_a_lane_takes_two_rows_at_a_time_or_more():
+    assert way({1: 2.0, 2: 3.2, 4: 6.6, 8: 13.4, 32: 60.0}, batches=(32,), lanes=2).piece == 2
+    assert way({1: 2.0, 8: 3.2}, batches=(8,), lanes=8).piece == 0  # its share of whatever there is
 
 
-@pytest.mark.parametrize(("lanes_ms", "lanes"), [(55.0, 2), (58.0, 2), (60.0, 0)])
+@pytest.mark.parametrize(("lanes_ms", "lanes"), [(55.0, 2), (61.0, 2), (63.0, 0)])
 def test_lanes_are_taken_where_they_are_as_quick(lanes_ms, lanes):
     """They gain beside decoding, which the trial does not do; what it can see is that they lose nothing."""
     together = way({1: 2.0, 32: 56.0}, batches=(1, 32))
