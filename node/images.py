@@ -43,6 +43,7 @@ _ROW, _COLUMN = 8, 16
 # over all of them: a real progressive one has about ten.
 _COEFFICIENT = 2
 _SCAN = b"\xff\xda"
+_SCAN_HEADER = 32
 _MOST_SCANS = 100
 Box = tuple[float, float, float, float]
 # Whole blocks of pixels are averaged down to this many times the size wanted, then a filter does the rest.
@@ -180,8 +181,9 @@ def _opened(data: bytes | bytearray, max_pixels: int) -> Image.Image:
 
 def _scans(data: bytes | bytearray, image: Any) -> int:
     """How many scans a JPEG may have: one, as most do, where its first holds every channel in full."""
-    at = image.fp.tell()  # Pillow has read up to the first scan
-    whole = bytes(data[at - 2 : at]) == _SCAN and at + 2 < len(data) and data[at + 2] == image.layers
+    # Pillow has read up to the first scan, its header included.
+    begin = data.rfind(_SCAN, max(0, image.fp.tell() - _SCAN_HEADER), image.fp.tell())
+    whole = 0 <= begin < len(data) - 4 and data[begin + 4] == image.layers
     if whole and "progressive" not in image.info:
         return 1
     # A camera's preview inside the metadata has scans of its own.
