@@ -57,7 +57,7 @@ format: $(VENV)/.dev ## mend what ruff can mend
 	@$(BIN)/ruff format .
 
 bench: $(VENV)/.dev ## the figures of docs/benchmarks.md
-	@for what in start node registry client tails; do $(BIN)/twostep bench $$what || exit 1; done
+	@for what in start node registry client tails dashboard; do $(BIN)/twostep bench $$what || exit 1; done
 
 clean: ## remove what was built and installed here
 	rm -rf $(VENV) .cache models .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

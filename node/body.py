@@ -56,12 +56,20 @@ class Body:
         self._admission.check_bytes(length or 0, of=length or 0)
 
     async def whole(self) -> bytearray:
-        """Read it to its end."""
+        """Read it to its end, into memory of its own."""
+        data = await self.file()
+        return data if isinstance(data, bytearray) else bytearray(data)
+
+    async def file(self) -> bytes | bytearray:
+        """Read it to its end, to be looked at only."""
+        content = self._request.content
         data = bytearray()
         async with self.in_time():
             try:
-                while chunk := await self._request.content.readany():
+                while chunk := await content.readany():
                     self._count()
+                    if not data and content.at_eof():  # all of it at once: spared a copy
+                        return chunk
                     data += chunk
             except web.RequestPayloadError as error:
                 raise self._malformed(error) from error

@@ -70,17 +70,25 @@ class Decoders:
             picture = Picture(data)
             if picture.pixels <= _TINY_PIXELS:  # a small file can be a large picture
                 return picture.decode(wanted), self._clock.monotonic() - started
-        # A thread cannot be called back: it is waited for here even when nobody waits for its picture any more.
-        work = asyncio.ensure_future(self._in_threads(data, wanted, ticket))
-        work.add_done_callback(_heard)
-        try:
-            return await asyncio.shield(work)
-        finally:
-            del work  # see ``together``: its error would keep this frame, this frame its error, and both the file
+        # By far the most need no turn, and so no task of their own.
+        small = len(data) <= _SMALL
+        found, seconds = await self._through_with(
+            self._submit(lambda: self._begun(data, wanted), ticket)
+            if small
+            else asyncio.ensure_future(self._large_file(data, wanted, ticket))
+        )
+        if isinstance(found, int):
+            array, more = await self._through_with(
+                asyncio.ensure_future(self._large_picture(data, wanted, ticket, found))
+            )
+            return array, seconds + more
+        return found, seconds
 
     async def warm(self, data: bytes, wanted: Preprocessing) -> None:
         """Decode ``data`` once in every thread."""
-        await asyncio.gather(*(self._in_threads(data, wanted, None) for _ in range(self.threads)))
+        await asyncio.gather(
+            *(self._through_with(self._submit(lambda: self._begun(data, wanted), None)) for _ in range(self.threads))
+        )
 
     def close(self) -> None:
         """Let what is being decoded end, refuse the rest."""
@@ -95,25 +103,38 @@ class Decoders:
             "decode_wait_ms": round(self.wait * 1e3),
         }
 
-    async def _in_threads(
-        self, data: bytes | bytearray, wanted: Preprocessing, ticket: Ticket | None
-    ) -> tuple[Array, float]:
+    async def _through_with(self, work: "asyncio.Future[tuple[T, float]]") -> tuple[T, float]:
+        """Wait for work in a thread.
+
+        It cannot be called back, so it counts until it is through, also when nobody waits for its picture any more.
+        """
         self.pending += 1
+        work.add_done_callback(self._ended)
         try:
-            # A large file is read in its turn, too: libraries copy what they find in it.
-            async with self._turns.hold(min(_COPIES * len(data), self._memory) if len(data) > _SMALL else 0):
-                found, seconds = await self._timed(lambda: self._begun(data, wanted), ticket)
-            if isinstance(found, int):
-                async with self._turns.hold(found):
-                    # Opened again: who waits holds nothing.
-                    array, more = await self._timed(lambda: Picture(data).decode(wanted), ticket)
-                seconds += more
-            else:
-                array = found
+            return await asyncio.shield(work)
         finally:
-            self.pending -= 1
-        self.mean = seconds if self.mean == 0 else self.mean + _NEWEST * (seconds - self.mean)
-        return array, seconds
+            del work  # see ``together``: its error would keep this frame, this frame its error, and both the file
+
+    def _ended(self, work: "asyncio.Future[tuple[T, float]]") -> None:
+        self.pending -= 1
+        if not work.cancelled() and work.exception() is None:  # asked for, so it is no error that nobody has heard of
+            found, seconds = work.result()
+            if not isinstance(found, int):
+                self.mean = seconds if self.mean == 0 else self.mean + _NEWEST * (seconds - self.mean)
+
+    async def _large_file(
+        self, data: bytes | bytearray, wanted: Preprocessing, ticket: Ticket | None
+    ) -> tuple[Array | int, float]:
+        """Begin with a file in its turn: libraries copy what they find in it."""
+        async with self._turns.hold(min(_COPIES * len(data), self._memory)):
+            return await self._submit(lambda: self._begun(data, wanted), ticket)
+
+    async def _large_picture(
+        self, data: bytes | bytearray, wanted: Preprocessing, ticket: Ticket | None, memory: int
+    ) -> tuple[Array, float]:
+        """Decode a picture in its turn; it is opened again, for who waits holds nothing."""
+        async with self._turns.hold(memory):
+            return await self._submit(lambda: Picture(data).decode(wanted), ticket)
 
     def _begun(self, data: bytes | bytearray, wanted: Preprocessing) -> Array | int:
         """Decode a small picture; of a large one return the bytes it is to wait for."""
@@ -126,8 +147,8 @@ class Decoders:
             )
         return picture.decode(wanted) if memory <= self._small else memory
 
-    async def _timed(self, work: Callable[[], T], ticket: Ticket | None) -> tuple[T, float]:
-        """Do something in a thread, unless it comes too late; return what it gives, and the seconds it took."""
+    def _submit(self, work: Callable[[], T], ticket: Ticket | None) -> "asyncio.Future[tuple[T, float]]":
+        """Do something in a thread, unless it comes too late; it ends with what that gives, and the seconds it took."""
 
         def timed() -> tuple[T, float]:
             started = self._clock.monotonic()
@@ -140,7 +161,7 @@ class Decoders:
             return result, self._clock.monotonic() - started
 
         self._check_open()
-        return await asyncio.get_running_loop().run_in_executor(self._pool, timed)
+        return asyncio.get_running_loop().run_in_executor(self._pool, timed)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -156,9 +177,6 @@ class _Turns:
 
     @asynccontextmanager
     async def hold(self, size: int) -> AsyncIterator[None]:
-        if not size:  # waits for nobody
-            yield
-            return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((size, turn))
         self._move_on()
@@ -175,9 +193,3 @@ class _Turns:
             if not turn.done():  # cancelled, as the loop ended
                 self._free -= size
                 turn.set_result(None)
-
-
-def _heard(work: "asyncio.Future[tuple[Array, float]]") -> None:
-    """Take notice of an error that nobody waits for any more."""
-    if not work.cancelled():
-        work.exception()

@@ -47,6 +47,7 @@ class Metrics:
     def __init__(self) -> None:
         self._collector = CollectorRegistry()
         self._models: dict[str, ModelMetrics] = {}
+        self._answered: dict[tuple[str, str, int], Counter] = {}
         self._requests = self._counter(
             "node_requests", "Requests answered, by HTTP status.", "model", "version", "code"
         )
@@ -98,7 +99,11 @@ class Metrics:
 
     def answered(self, model: str, version: str, status: int, seconds: float) -> None:
         """Count one answered request; ``model`` and ``version`` are empty where it got to none."""
-        self._requests.labels(model, version, str(status)).inc()
+        key = (model, version, status)
+        child = self._answered.get(key)
+        if child is None:
+            child = self._answered[key] = self._requests.labels(model, version, str(status))
+        child.inc()
         self.request_seconds.observe(seconds)
 
     def rejected(self, reason: str) -> None:

@@ -97,7 +97,7 @@ async def classify(request: web.Request, model: Served, visit: Visit, *, node: s
             raise Unsupported(f"{request.content_type} is not read here; send multipart/form-data or the image itself")
         results = await _form(model, visit, count)
     else:
-        scores = await model.classify(await visit.body.whole(), visit.ticket, decoded=visit.body.spent)
+        scores = await model.classify(await visit.body.file(), visit.ticket, decoded=visit.body.spent)
         results = [_result(model, "", scores, count)]
     return Answer(model.name, model.version, node, results)
 
