@@ -1,7 +1,9 @@
 """What servers over HTTP share: listening, TLS, and quiet words for clients that speak no HTTP."""
 
+import asyncio
 import errno
 import logging
+import signal
 import ssl
 from pathlib import Path
 
@@ -10,6 +12,8 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from registry.errors import ConfigurationError
 
+# As shells say it.
+_INTERRUPTED = 130
 _WILDCARDS = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - these are replaced, not bound
 
 
@@ -24,6 +28,20 @@ class ClientFaults(logging.Filter):
             logging.getLogger(record.name).info(words, str(error.message).partition("\n")[0])
             return False
         return True
+
+
+def told_to_stop() -> "asyncio.Future[int]":
+    """Return what ends when this process is told to: with its exit status, 0 after SIGTERM and 130 after Ctrl-C."""
+    loop = asyncio.get_running_loop()
+    stopped: asyncio.Future[int] = loop.create_future()
+
+    def stop(status: int) -> None:
+        if not stopped.done():
+            stopped.set_result(status)
+
+    loop.add_signal_handler(signal.SIGTERM, stop, 0)
+    loop.add_signal_handler(signal.SIGINT, stop, _INTERRUPTED)
+    return stopped
 
 
 def reachable(host: str, port: int) -> str:

@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import logging
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ import click
 log = logging.getLogger(__name__)
 
 PORT = 8600
-INTERRUPTED = 130
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -108,18 +106,10 @@ async def _serve(
 ) -> int:
     from registry.connect import consul_of
     from registry.dashboard.service import Dashboard
-    from registry.serving import server_tls, trusting
+    from registry.serving import server_tls, told_to_stop, trusting
     from registry.token import Token, Tokens
 
-    loop = asyncio.get_running_loop()
-    stopped: asyncio.Future[int] = loop.create_future()
-
-    def stop(status: int) -> None:
-        if not stopped.done():
-            stopped.set_result(status)
-
-    loop.add_signal_handler(signal.SIGTERM, stop, 0)
-    loop.add_signal_handler(signal.SIGINT, stop, INTERRUPTED)
+    stopped = told_to_stop()
     shown = Dashboard(
         consul_of(address),
         host,
@@ -151,6 +141,6 @@ async def _serve(
         if fault.done():
             # Pages that nothing renews would look like the truth.
             log.critical("the fleet is not followed any more, so the dashboard ends", exc_info=fault.exception())
-            stop(1)
+            return 1
         fault.cancel()
         return await stopped

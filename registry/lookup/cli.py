@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import resource
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from registry.lookup.service import LookupService
     from registry.token import Token
 
-INTERRUPTED = 130
 # Unless the system allows fewer open files.
 _READERS = 20_000
 _OTHER_FILES = 256
@@ -111,16 +109,9 @@ async def _serve(
 ) -> int:
     from registry.connect import connect
     from registry.lookup.service import LookupService
+    from registry.serving import told_to_stop
 
-    loop = asyncio.get_running_loop()
-    stopped: asyncio.Future[int] = loop.create_future()
-
-    def stop(status: int) -> None:
-        if not stopped.done():
-            stopped.set_result(status)
-
-    loop.add_signal_handler(signal.SIGTERM, stop, 0)
-    loop.add_signal_handler(signal.SIGINT, stop, INTERRUPTED)
+    stopped = told_to_stop()
     directory = connect(address, pace=_PACE, cache=cache)
     try:
         async with LookupService(

@@ -6,6 +6,7 @@ import pty
 import re
 import signal
 import subprocess
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -130,6 +131,16 @@ def test_on_a_terminal_it_stays_up_until_interrupted(digits_model: Path, leftove
         assert re.search(r"digits-1 +│ +\d+", text), text
         assert "critical" in text  # the registry has noticed, and the demo shows it
         assert demo.poll() is None
+        shown_at = re.search(r"watch it at (http://127\.0\.0\.1:\d+)", text)
+        assert shown_at, text
+        with urllib.request.urlopen(f"{shown_at[1]}/api/v1/overview", timeout=10) as answer:
+            seen = json.load(answer)
+        assert [each["name"] for each in seen["services"]] == ["digits"]
+        with urllib.request.urlopen(f"{shown_at[1]}/api/v1/calls", timeout=10) as answer:
+            assert [each["client"] for each in json.load(answer)["callers"]] == ["demo"]  # it has reported
+        token = re.search(r"(/\S+operator\.token)", text)
+        assert token, text
+        assert Path(token[1]).stat().st_mode & 0o077 == 0
         demo.send_signal(signal.SIGINT)
         wait_until(lambda: (read(), demo.poll() is not None)[1], 30, "its end after Ctrl-C")
     finally:
