@@ -135,7 +135,7 @@ def test_on_a_terminal_it_stays_up_until_interrupted(digits_model: Path, leftove
         assert shown_at, text
         with urllib.request.urlopen(f"{shown_at[1]}/api/v1/overview", timeout=10) as answer:
             seen = json.load(answer)
-        assert [each["name"] for each in seen["services"]] == ["digits"]
+        assert [each["name"] for each in seen["rows"]] == ["digits"]
         with urllib.request.urlopen(f"{shown_at[1]}/api/v1/calls", timeout=10) as answer:
             assert [each["client"] for each in json.load(answer)["callers"]] == ["demo"]  # it has reported
         token = re.search(r"(/\S+operator\.token)", text)
