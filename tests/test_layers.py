@@ -69,9 +69,10 @@ FLOORS: dict[str, list[set[str]]] = {
         {"dashboard.world"},
         {"dashboard.state", "dashboard.page"},
         {"dashboard.shell", "dashboard.live", "dashboard.reply"},
-        {"dashboard.pages", "dashboard.pages.address", "dashboard.pages.equivalents", "dashboard.pages.figures"},
+        {"dashboard.address", "dashboard.figures"},
         {"dashboard.rows"},
         {"dashboard.listing"},
+        {"dashboard.pages", "dashboard.pages.equivalents"},
         {
             "dashboard.pages.attention",
             "dashboard.pages.calls",

@@ -14,10 +14,10 @@ from urllib.parse import quote, unquote
 import msgspec
 
 from registry.dashboard import guard
+from registry.dashboard.address import Pairs, Query, text, whole, words
 from registry.dashboard.calls import Calls
 from registry.dashboard.loads import Loads
 from registry.dashboard.model import SEVERITY, Fleet, Member
-from registry.dashboard.pages.address import Pairs, Query, text, whole, words
 from registry.dashboard.rows import rate
 from registry.dashboard.shelf import Shelf
 from registry.dashboard.world import World

@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 import msgspec
 
 from registry.dashboard import guard
+from registry.dashboard.figures import rounded
 from registry.dashboard.model import Member, NodeLoad, Traffic
-from registry.dashboard.pages.figures import rounded
 from registry.dashboard.world import World
 
 # Seconds without a word after which it is said when the last one came.

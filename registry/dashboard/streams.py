@@ -14,10 +14,10 @@ from aiohttp import hdrs, web
 from registry.dashboard import wire
 from registry.dashboard.access import Access, Refused
 from registry.dashboard.calls import BadReport, Calls, TooMany
+from registry.dashboard.figures import many
 from registry.dashboard.journal import Journal
 from registry.dashboard.live import BEAT, EVERY, MOST_STREAMS, Live, LivePage, Squeezed, event
 from registry.dashboard.page import Page
-from registry.dashboard.pages.figures import many
 from registry.dashboard.world import World
 from registry.timing import Clock
 from registry.waiting import within

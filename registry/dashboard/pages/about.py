@@ -12,9 +12,9 @@ from typing import ClassVar
 import msgspec
 
 from registry.dashboard.access import ATTEMPTS, IDLE, LASTS, MOST_SESSIONS
+from registry.dashboard.address import Query
 from registry.dashboard.live import EVERY, MOST_STREAMS
 from registry.dashboard.loads import AT_ONCE, PERIOD
-from registry.dashboard.pages.address import Query
 from registry.dashboard.pages.events import MOST as MOST_EVENTS
 from registry.dashboard.pages.events import ON_A_PAGE
 from registry.dashboard.render import MOST_OUTPUT, Part

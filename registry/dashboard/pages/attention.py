@@ -12,9 +12,9 @@ from itertools import islice
 
 import msgspec
 
+from registry.dashboard.figures import inside, many, rank
 from registry.dashboard.fold import cause
 from registry.dashboard.model import Fleet, Member, Service
-from registry.dashboard.pages.figures import inside, many, rank
 from registry.dashboard.world import World
 from registry.model import Health
 from registry.wording import printable

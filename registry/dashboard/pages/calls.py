@@ -11,9 +11,9 @@ from typing import ClassVar
 import msgspec
 from markupsafe import Markup
 
+from registry.dashboard.address import Query, address, cut, link, row, text, whole
 from registry.dashboard.calls import PairTraffic
 from registry.dashboard.model import Caller, Quantiles
-from registry.dashboard.pages.address import Query, address, cut, link, row, text, whole
 from registry.dashboard.render import Part
 from registry.dashboard.wire import PERIOD
 from registry.dashboard.world import World

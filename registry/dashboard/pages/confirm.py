@@ -12,10 +12,10 @@ import msgspec
 from markupsafe import Markup
 
 from registry.dashboard import guard, listing
+from registry.dashboard.address import Pairs, Query, address, link, text
 from registry.dashboard.guard import Ruling
 from registry.dashboard.model import Service
 from registry.dashboard.page import BadAddress
-from registry.dashboard.pages.address import Pairs, Query, address, link, text
 from registry.dashboard.render import Part
 from registry.dashboard.world import World
 from registry.wording import printable

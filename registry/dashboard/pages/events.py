@@ -11,8 +11,8 @@ import msgspec
 from markupsafe import Markup
 
 from registry.dashboard import journal
+from registry.dashboard.address import Pairs, Query, address, link, text, whole, words
 from registry.dashboard.model import SEVERITY, Event, Kind
-from registry.dashboard.pages.address import Pairs, Query, address, link, text, whole, words
 from registry.dashboard.render import Part
 from registry.dashboard.world import World
 

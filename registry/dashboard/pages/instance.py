@@ -11,15 +11,15 @@ import msgspec
 from markupsafe import Markup
 
 from registry.dashboard import charts, guard, listing, rows
+from registry.dashboard.address import Query, link
 from registry.dashboard.calls import PairTraffic
+from registry.dashboard.figures import rounded
 from registry.dashboard.fold import cause
 from registry.dashboard.model import Event, Kind, Member, NodeLoad
 from registry.dashboard.orders import ENDS
 from registry.dashboard.page import NoSuchPage
 from registry.dashboard.pages import order as orders
-from registry.dashboard.pages.address import Query, link
 from registry.dashboard.pages.commands import commands
-from registry.dashboard.pages.figures import rounded
 from registry.dashboard.render import MOST_OUTPUT, Part, segment
 from registry.dashboard.rows import Row
 from registry.dashboard.world import World

@@ -11,9 +11,9 @@ import msgspec
 from markupsafe import Markup
 
 from registry.dashboard import guard, listing, rows
+from registry.dashboard.address import Query, address, cut, link
+from registry.dashboard.address import row as row_id
 from registry.dashboard.listing import ATTENTION, FIGURES, HEALTH, Asked, Facets, Found
-from registry.dashboard.pages.address import Query, address, cut, link
-from registry.dashboard.pages.address import row as row_id
 from registry.dashboard.render import Part
 from registry.dashboard.rows import Row
 from registry.dashboard.world import World

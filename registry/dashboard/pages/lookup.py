@@ -11,9 +11,9 @@ from typing import ClassVar
 import msgspec
 from markupsafe import Markup
 
+from registry.dashboard.address import Query as Given
+from registry.dashboard.address import address, link, row, text
 from registry.dashboard.model import Member, Service
-from registry.dashboard.pages.address import Query as Given
-from registry.dashboard.pages.address import address, link, row, text
 from registry.dashboard.pages.equivalents import curl, twostep
 from registry.dashboard.render import Part
 from registry.dashboard.world import World

@@ -11,9 +11,9 @@ from typing import ClassVar
 import msgspec
 from markupsafe import Markup
 
+from registry.dashboard.address import MOST, Query, address, cut, link, row, whole
 from registry.dashboard.orders import ENDS, Order, Stage, Step
 from registry.dashboard.page import NoSuchPage
-from registry.dashboard.pages.address import MOST, Query, address, cut, link, row, whole
 from registry.dashboard.render import Part, segment
 from registry.dashboard.world import World
 from registry.wording import printable

@@ -13,10 +13,10 @@ from typing import Any, ClassVar
 import msgspec
 
 from registry.dashboard import charts
+from registry.dashboard.address import Pairs, Query, address, cut, link, row, text, whole
+from registry.dashboard.figures import Figures, figures, key, plain, rank, rounded, top, waiting
 from registry.dashboard.model import Event, Service
-from registry.dashboard.pages.address import Pairs, Query, address, cut, link, row, text, whole
 from registry.dashboard.pages.attention import Attention, attention
-from registry.dashboard.pages.figures import Figures, figures, key, plain, rank, rounded, top, waiting
 from registry.dashboard.render import Part
 from registry.dashboard.world import World
 from registry.model import Health

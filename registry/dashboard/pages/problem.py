@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from registry.dashboard.pages.address import link
+from registry.dashboard.address import link
 from registry.dashboard.reply import local
 
 _OTHERWISE = "This did not work"

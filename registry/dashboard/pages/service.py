@@ -14,12 +14,12 @@ from urllib.parse import quote
 import msgspec
 
 from registry.dashboard import charts, rows
+from registry.dashboard.address import Query, link, row
+from registry.dashboard.figures import Figures, figures, inside, key, plain, rank, rounded, top, waiting
 from registry.dashboard.model import Caller, Event, Quantiles
 from registry.dashboard.page import BadAddress, NoSuchPage
 from registry.dashboard.pages import equivalents
-from registry.dashboard.pages.address import Query, link, row
 from registry.dashboard.pages.attention import Status, sentence
-from registry.dashboard.pages.figures import Figures, figures, inside, key, plain, rank, rounded, top, waiting
 from registry.dashboard.render import Part, ago
 from registry.dashboard.world import World
 from registry.model import Health
