@@ -6,6 +6,7 @@ import os
 import tracemalloc
 from array import array
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -161,14 +162,13 @@ def shrinking(path: Path) -> File:
     ],
     ids=["text", "closed", "shrinking", "pipe"],
 )
-@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 async def test_a_file_that_cannot_be_sent_is_the_callers_mistake(
     transport, node: int, tmp_path: Path, make: Callable[[Path], File], said: str
 ) -> None:
     path = tmp_path / "body"
     path.write_bytes(b"x" * 10)
-    with pytest.raises(BadInput, match=said):
-        await post(transport, node, make(path))
+    with closing(make(path)) as given, pytest.raises(BadInput, match=said):
+        await post(transport, node, given)
 
 
 async def test_pieces_are_sent_as_they_come(transport, raw_server) -> None:
