@@ -145,14 +145,15 @@ class Reporter:
             while not self._closing.is_set():
                 await within(pause, self._closing.wait(), self._clock)
                 now = self._clock.monotonic()
-                if self._closing.is_set() and (self._failures or now - self._since < LEAST_PERIOD):
+                soon = now - self._since < LEAST_PERIOD
+                if self._closing.is_set() and (self._failures or (self._sent and soon)):
                     return
                 await self._report(session, now)
                 longer = min(LONGEST_PAUSE, PERIOD * 2.0 ** min(self._failures, 10))
                 pause = longer * (0.9 + 0.2 * self._rng.random())
 
     async def _report(self, session: aiohttp.ClientSession, now: float) -> None:
-        period = now - self._since
+        period = max(LEAST_PERIOD, now - self._since)  # one who lived for less says so of a second
         report = self._made(now, period)
         if period > LONGEST_PERIOD:
             self._dropped += 1

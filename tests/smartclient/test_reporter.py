@@ -453,6 +453,16 @@ async def test_closing_right_after_a_report_sends_no_other(make: Callable, board
     assert len(board.bodies) == 1
 
 
+async def test_who_lives_for_less_than_a_second_is_heard_of_all_the_same(
+    make: Callable, board: Board, clock: ManualClock
+) -> None:
+    client = make(board.address)
+    await client.get("/")
+    await clock.advance(0.2)
+    await client.close()
+    assert [(each.calls, each.period) for each in board.reports] == [(1, 1.0)]
+
+
 async def test_closing_waits_half_a_second_for_a_dashboard_that_hangs(
     make: Callable, board: Board, clock: ManualClock, environment: pytest.MonkeyPatch
 ) -> None:
