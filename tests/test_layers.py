@@ -129,7 +129,8 @@ FLOORS: dict[str, list[set[str]]] = {
         {"repository"},
         {"versions", "settings", "config", "intake"},
         {"tracing", "aside"},
-        {"protocols", "protocols.admin", "protocols.image"},
+        {"protocols", "protocols.orders", "protocols.image"},
+        {"protocols.admin"},
         {
             "protocols.oip",
             "protocols.oip.binary",

@@ -16,7 +16,7 @@ _FILE: Schema = {"type": "string", "format": "binary"}
 # How work, a look at a model, and steering can be refused; errors.py says what each means.
 READING = (401, 404, 503)
 WORK = (400, 401, 404, 408, 413, 415, 500, 503, 504)
-STEERING = (400, 401, 403, 404)
+STEERING = (400, 401, 403, 404, 408, 413, 415)
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,7 +166,7 @@ OIP = (
         "repository_index",
         takes={JSON: {"schema": ref("repository_index_request")}},
         needs_body=False,
-        refused=(400, 401, 408),
+        refused=(400, 401, 408, 413, 415),
     ),
     *(
         _post(
@@ -176,7 +176,7 @@ OIP = (
             "nothing",
             takes={JSON: {"schema": ref("repository_change")}},
             needs_body=False,
-            refused=(400, 401, 403, 404, 408, 503),
+            refused=(400, 401, 403, 404, 408, 413, 415, 503),
             admin=True,
         )
         for verb, summary in (

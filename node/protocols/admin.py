@@ -6,21 +6,13 @@ brings it back. Ending a node is for a signal, not for HTTP.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
 
 import msgspec
 from aiohttp import web
 
-from node.admission import Admission
-from node.body import Body
 from node.errors import BadRequest
 from node.intake import Intake
-
-T = TypeVar("T")
-
-# Bytes of a body, and seconds for it to come in.
-MOST = 64 * 1024
-TIME = 10.0
+from node.protocols import orders
 
 
 class Drain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -67,7 +59,7 @@ class Admin:
 
     async def _do_drain(self, request: web.Request) -> web.Response:
         self._intake.check_admin(request)
-        await self._drain((await _read(request, Drain)).reason)
+        await self._drain((await orders.read(request, Drain)).reason)
         return self._answer()
 
     async def _do_undrain(self, request: web.Request) -> web.Response:
@@ -82,7 +74,7 @@ class Admin:
             raise BadRequest("a label is made of letters, digits, - and _")
         version = ""
         if request.method == "PUT":
-            version = (await _read(request, Label)).version
+            version = (await orders.read(request, Label)).version
             if not version:
                 raise BadRequest('say which version: {"version": "2"}')
         self._intake.repository.label(request.match_info["model"], label, version)
@@ -90,13 +82,3 @@ class Admin:
 
     def _answer(self) -> web.Response:
         return web.Response(body=msgspec.json.encode(self._state()), content_type="application/json")
-
-
-async def _read(request: web.Request, form: type[T]) -> T:
-    body = Body(request, Admission(limit=0.0), most=MOST, seconds=TIME)  # bounds of its own: a full node can be steered
-    body.announce()
-    data = await body.whole()
-    try:
-        return msgspec.json.decode(data or b"{}", type=form)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise BadRequest(f"the body cannot be read: {error}") from error

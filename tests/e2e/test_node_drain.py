@@ -9,7 +9,7 @@ import random
 import signal
 import textwrap
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -157,17 +157,22 @@ def lone(model: Path, tmp_path: Path) -> Iterator[Supervised]:
         node.popen.wait()
 
 
-async def test_a_second_signal_leaves_out_the_grace_and_what_is_queued(lone: Supervised) -> None:
-    async with Plain(port(lone)) as client:
-        slow = [asyncio.ensure_future(client.ask(post("/classify", image(200)))) for _ in range(3)]
+async def hurried(node: Supervised, levels: Sequence[int]) -> tuple[int, float, list[Answer]]:
+    """Ask for an image of each level, signal twice; the exit status, the seconds it took, and the answers."""
+    async with Plain(port(node)) as client:
+        asked = [asyncio.ensure_future(client.ask(post("/classify", image(level)))) for level in levels]
         await asyncio.sleep(0.5)
         told = time.monotonic()
-        lone.send(signal.SIGTERM)
+        node.send(signal.SIGTERM)
         await asyncio.sleep(0.2)
-        lone.send(signal.SIGTERM)
-        status = await asyncio.to_thread(lone.wait, GRACE)
+        node.send(signal.SIGTERM)
+        status = await asyncio.to_thread(node.wait, GRACE)
         took = time.monotonic() - told
-        answers = await asyncio.gather(*slow)
+        return status, took, await asyncio.gather(*asked)
+
+
+async def test_a_second_signal_leaves_out_the_grace_and_what_is_queued(lone: Supervised) -> None:
+    status, took, answers = await hurried(lone, [200, 200, 200])
     assert status == 0, lone.tail(10)
     assert took < 8.0  # the batch that ran has 2 s; the queue had 6 s of work, and the grace 1.5
     assert {answer.status for answer in answers} <= {200, 503}
@@ -175,16 +180,7 @@ async def test_a_second_signal_leaves_out_the_grace_and_what_is_queued(lone: Sup
 
 
 async def test_a_model_that_hangs_does_not_keep_the_process(lone: Supervised) -> None:
-    async with Plain(port(lone)) as client:
-        hung = [asyncio.ensure_future(client.ask(post("/classify", image(level)))) for level in (255, 7)]
-        await asyncio.sleep(0.5)
-        told = time.monotonic()
-        lone.send(signal.SIGTERM)
-        await asyncio.sleep(0.2)
-        lone.send(signal.SIGTERM)
-        status = await asyncio.to_thread(lone.wait, GRACE)
-        took = time.monotonic() - told
-        answers = await asyncio.gather(*hung)
+    status, took, answers = await hurried(lone, [255, 7])
     assert status == 0, lone.tail(10)
     assert took < 15.0
     assert {(answer.status, answer.headers["retry-after"]) for answer in answers} == {(503, "0")}

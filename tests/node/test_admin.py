@@ -343,7 +343,7 @@ class TestHostileBodies:
         assert not [record for record in caplog.records if record.exc_info]
 
     async def test_a_body_that_never_comes_is_given_up(self, node, ask, monkeypatch):
-        monkeypatch.setattr("node.protocols.admin.TIME", 0.05)
+        monkeypatch.setattr("node.protocols.orders.TIME", 0.05)
 
         async def slow():
             yield b"{"

@@ -295,7 +295,7 @@ class TestRepository:
             ({"parameters": {"unload_dependents": False}}, 200),
             ({"parameters": None}, 200),
             ([], 400),
-            ({"parameters": "x" * 70_000}, 400),
+            ({"parameters": "x" * 70_000}, 413),
         ],
     )
     async def test_a_model_never_comes_out_of_a_request(self, make_node, call, tokens, body, status):
