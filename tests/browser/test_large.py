@@ -105,6 +105,7 @@ def test_everything_goes_by_keyboard(fleet: Scene, visit: Visit, quiet: None) ->
     visitor.go("/instances?service=trio&sort=id")
     visitor.sign_in("ada")
     expect(rows(page)).to_have_count(3)
+    expect(page.locator("html.js")).to_have_count(1)  # from here on keys are heard
     press = page.keyboard.press
 
     press("Tab")

@@ -48,7 +48,8 @@ class Visitor:
         self.page.locator("header").get_by_role("link", name="Sign in").click()
         self.page.get_by_label("Your name").fill(name)
         self.page.get_by_label("Operator token").fill(token or self._scene.token("operator"))
-        self.page.get_by_role("button", name="Sign in").click()
+        with self.page.expect_event("load"):  # its scripts have run by then
+            self.page.get_by_role("button", name="Sign in").click()
 
     def mark(self) -> None:
         """Put a mark on the document, which a reload would take away."""

@@ -63,7 +63,6 @@ async def test_a_client_classifies_without_a_registry_and_says_how_old_its_list_
         await registry.start(*nodes[:2])
         async with asyncio.timeout(60):
             while (state := cold.snapshot()["discovery"])["saved"]:
-                assert state["age_s"] > 0
                 await asyncio.sleep(0.05)
         assert state["instances"] == 2
 
