@@ -25,12 +25,12 @@ from infra.consul.agent import free_port, is_free
 from infra.fleet import FleetError, LocalFleet, twostep
 from infra.leash import leashed
 from infra.load import Tally, choose, classify_all
+from registry.dashboard.wire import PORT
 from smartclient import AsyncSmartClient
 
 SERVICE = "digits"
 REGISTRIES = {"embedded": "Starting the embedded registry", "consul": "Starting a real Consul agent"}
 CONCURRENCY = 8
-DASHBOARD_PORT = 8600
 WATCHED_SECONDS = 5.0  # how long the killed node may take to show as such: check interval and time-out with room
 
 
@@ -86,7 +86,7 @@ class Demo:
     async def _start_dashboard(self, fleet: LocalFleet) -> None:
         with self._step("Starting the dashboard"):
             fleet.start_dashboard(
-                DASHBOARD_PORT if is_free(DASHBOARD_PORT) else free_port(),
+                PORT if is_free(PORT) else free_port(),
                 *("--cluster", "demo", "--operator-token-file", str(fleet.secret("operator"))),
                 *("--admin-token-file", str(fleet.secret("admin"))),
             )

@@ -70,24 +70,20 @@ class Decoders:
             picture = Picture(data)
             if picture.pixels <= _TINY_PIXELS:  # a small file can be a large picture
                 return picture.decode(wanted), self._clock.monotonic() - started
-        # By far the most need no turn, and so no task of their own.
-        small = len(data) <= _SMALL
-        found, seconds = await self._through_with(
+        found, seconds = await self._completed(
             self._submit(lambda: self._begun(data, wanted), ticket)
-            if small
+            if len(data) <= _SMALL  # by far the most: no turn to wait for, and so no task
             else asyncio.ensure_future(self._large_file(data, wanted, ticket))
         )
         if isinstance(found, int):
-            array, more = await self._through_with(
-                asyncio.ensure_future(self._large_picture(data, wanted, ticket, found))
-            )
+            array, more = await self._completed(asyncio.ensure_future(self._large_picture(data, wanted, ticket, found)))
             return array, seconds + more
         return found, seconds
 
     async def warm(self, data: bytes, wanted: Preprocessing) -> None:
         """Decode ``data`` once in every thread."""
         await asyncio.gather(
-            *(self._through_with(self._submit(lambda: self._begun(data, wanted), None)) for _ in range(self.threads))
+            *(self._completed(self._submit(lambda: self._begun(data, wanted), None)) for _ in range(self.threads))
         )
 
     def close(self) -> None:
@@ -103,7 +99,7 @@ class Decoders:
             "decode_wait_ms": round(self.wait * 1e3),
         }
 
-    async def _through_with(self, work: "asyncio.Future[tuple[T, float]]") -> tuple[T, float]:
+    async def _completed(self, work: "asyncio.Future[tuple[T, float]]") -> tuple[T, float]:
         """Wait for work in a thread.
 
         It cannot be called back, so it counts until it is through, also when nobody waits for its picture any more.

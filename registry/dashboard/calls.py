@@ -63,7 +63,6 @@ class Calls:
         self._silent: dict[Key, Client] = {}
         self._services: dict[str, _Service] = {}
         self._version = 0
-        self._changed: dict[tuple[str, str], int] = {}  # in the order of their versions
         self._crossed: dict[Target, bool] = {}  # whether somebody left it out, before what goes on now
         self._instances = self._pairs = self._timed = 0
         self._sweep_at = clock.monotonic() + HALF
@@ -95,16 +94,6 @@ class Calls:
         """Grows whenever an answer may have changed, but for the passing of time."""
         self._expire(self._clock.monotonic())
         return self._version
-
-    def changed_since(self, version: int) -> set[tuple[str, str]]:
-        """Service and id of the instances of which something has changed since ``version``; 10,000 at most."""
-        self._expire(self._clock.monotonic())
-        found = set()
-        for key, at in reversed(self._changed.items()):
-            if at <= version:
-                break
-            found.add(key)
-        return found
 
     def instance(self, service: str, instance: str) -> Traffic:
         """Return what the clients of ``service`` say of one instance: attempts."""
@@ -279,10 +268,7 @@ class Calls:
         target = pair.instance
         if (state in LEFT_OUT) != (pair.state in LEFT_OUT):
             self._crossed.setdefault(target, target.left_out_by > 0)
-        if pair.stand(covered, in_flight, state):
-            key = (target.service, target.id)
-            self._changed.pop(key, None)
-            self._changed[key] = self._version
+        pair.stand(covered, in_flight, state)
 
     def _leave(self, key: Key) -> None:
         """Count a client no more; it is silent from now on."""
@@ -317,7 +303,6 @@ class Calls:
             for key, target in list(service.instances.items()):
                 if not target.pairs and now - target.mentioned >= REMEMBERED:
                     del service.instances[key]
-                    self._changed.pop((name, key), None)
                     self._instances -= 1
             if not (service.clients or service.instances or name in remembered):
                 del self._services[name]

@@ -9,9 +9,10 @@ from typing import Any
 
 import click
 
+from registry.dashboard.wire import PORT
+
 log = logging.getLogger(__name__)
 
-PORT = 8600
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 

@@ -12,13 +12,13 @@ from registry.consul.settings import ConsulSettings
 from registry.dashboard.access import Access
 from registry.dashboard.http import Surface
 from registry.dashboard.state import State
+from registry.dashboard.wire import PORT
 from registry.serving import ClientFaults, listen, reachable
 from registry.timing import Clock, SystemClock
 from registry.token import Token, Tokens
 
 log = logging.getLogger(__name__)
 
-PORT = 8600
 # A hundred chosen instances are named in an address, and its stream names that address, quoted once more.
 _LONGEST_ADDRESS = 256 * 1024
 # How long stopping waits for what is being sent, in seconds.

@@ -55,22 +55,19 @@ class Pair:
         """Whether nothing of it is worth keeping."""
         return not (self.ended or self.ended_before or self.in_flight or self.state)
 
-    def stand(self, covered: float, in_flight: int, state: str) -> bool:
-        """Take over how it stands, in the instance's sums as well; whether anything is different now.
+    def stand(self, covered: float, in_flight: int, state: str) -> None:
+        """Take over how it stands, in the instance's sums as well.
 
         ``covered``: seconds that the counts are about; 0 when they are no longer to count.
         """
         rate = (self.ended + self.ended_before) / covered if covered else 0.0
         good = (self.ok + self.ok_before) / covered if covered else 0.0
-        if rate == self.rate and good == self.good and in_flight == self.in_flight and state == self.state:
-            return False
         to = self.instance
         to.rate += rate - self.rate
         to.good += good - self.good
         to.in_flight += in_flight - self.in_flight
         to.left_out_by += (state in LEFT_OUT) - (self.state in LEFT_OUT)
         self.rate, self.good, self.in_flight, self.state = rate, good, in_flight, state
-        return True
 
     def traffic(self, client: str, now: float) -> PairTraffic:
         """Return it as others see it; ``client``: what that is called."""

@@ -6,6 +6,7 @@ Counts are of the period alone, so a lost report loses its period and nothing el
 
 import msgspec
 
+PORT = 8600  # where a dashboard listens unless told otherwise
 PATH = "/api/v1/reports"
 # Seconds from one report of a client to the next.
 PERIOD = 5.0
